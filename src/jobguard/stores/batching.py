@@ -1,0 +1,252 @@
+"""How commands travel: what one tick of the event loop issues goes as one pipeline.
+
+A lone command goes straight. One that fails or is cancelled touches no other. Commands with the
+same `order` never overtake one another: one that meets another in flight waits for its end, so a
+resend cannot land after its successor. Every command must be safe to send again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+from redis.asyncio import Redis, RedisCluster
+from redis.client import NEVER_DECODE
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from jobguard.errors import StoreError, StoreUnavailable
+
+Client = Redis | RedisCluster
+Argument = bytes | str | int
+
+LONGEST_PIPELINE = 1000
+"""Commands in one pipeline at most, so that no reply waits behind an endless queue."""
+RESENDS = 2
+"""How often a command is sent again when its answer did not come."""
+RESEND_PAUSE = 0.05
+"""Seconds before the first resend; each further one waits twice as long."""
+
+# Answers of a server that cannot serve now and will again: it loads, fails over or moves slots.
+_PASSING = frozenset({"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"})
+
+
+class Script(NamedTuple):
+    """A Lua script, and the hash by which a server that has it knows it."""
+
+    text: bytes
+    sha: str
+
+
+class _Command:
+    """One command on its way: its arguments, its place in line, and the future of its reply."""
+
+    __slots__ = ("arguments", "future", "key", "order", "script")
+
+    def __init__(
+        self,
+        script: Script | None,
+        key: bytes,
+        order: bytes | None,
+        arguments: tuple[Argument, ...],
+        future: asyncio.Future[Any],
+    ) -> None:
+        self.script = script
+        self.key = key
+        self.order = order
+        self.arguments = arguments
+        self.future = future
+
+
+class Batcher:
+    """Sends commands through a client of redis-py.
+
+    Args:
+        client: of one server, of a Sentinel's master, or of a Cluster.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.clustered = isinstance(client, RedisCluster)
+        self._pending: list[_Command] = []
+        self._lines: dict[bytes, tuple[_Command, ...]] = {}
+        self._journeys: set[asyncio.Task[None]] = set()
+
+    def run(
+        self, script: Script, keys: tuple[bytes, ...], arguments: tuple[Argument, ...], *, order: bytes | None
+    ) -> asyncio.Future[Any]:
+        """Issue a script, to be awaited for its reply as the server sent it: bytes are not decoded."""
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        return self._issue(script, keys[0], order, command)
+
+    def call(self, name: str, key: bytes, *arguments: Argument, order: bytes | None) -> asyncio.Future[Any]:
+        """Issue a plain command on one key."""
+        return self._issue(None, key, order, (name, key, *arguments))
+
+    def _issue(
+        self, script: Script | None, key: bytes, order: bytes | None, arguments: tuple[Argument, ...]
+    ) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        command = _Command(script, key, order, arguments, future)
+        if order is not None:
+            line = self._lines.get(order)
+            if line is not None:
+                self._lines[order] = (*line, command)
+                return future
+            self._lines[order] = ()
+        self._enqueue(command)
+        return future
+
+    def _enqueue(self, command: _Command) -> None:
+        if not self._pending:
+            # A new task starts in the loop's next tick: by then this one has issued all it will.
+            self._start(self._depart())
+        self._pending.append(command)
+
+    def _start(self, journey: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(journey)
+        self._journeys.add(task)
+        task.add_done_callback(self._journeys.discard)
+
+    def _leave_line(self, command: _Command) -> None:
+        """Let the next command of the same order go."""
+        if command.order is None:
+            return
+        line = self._lines.pop(command.order)
+        for place, following in enumerate(line):
+            if not following.future.cancelled():
+                self._lines[command.order] = line[place + 1 :]
+                self._enqueue(following)
+                return
+
+    async def _depart(self) -> None:
+        """Send what has gathered: one journey per server and pipeline."""
+        commands, self._pending = self._pending, []
+        if len(commands) == 1 and not commands[0].future.cancelled():
+            return await self._travel(commands)
+        waited_for: list[_Command] = []
+        for command in commands:
+            if command.future.cancelled():
+                self._leave_line(command)
+            else:
+                waited_for.append(command)
+        groups = await self._by_server(waited_for) if self.clustered else [waited_for]
+        journeys = [
+            group[start : start + LONGEST_PIPELINE]
+            for group in groups
+            for start in range(0, len(group), LONGEST_PIPELINE)
+        ]
+        for journey in journeys[1:]:
+            self._start(self._travel(journey))
+        if journeys:
+            await self._travel(journeys[0])
+
+    async def _by_server(self, commands: list[_Command]) -> list[list[_Command]]:
+        """Commands apart by the node that serves their key, so that one node down stops no other."""
+        client = cast(RedisCluster, self._client)
+        groups: dict[str, list[_Command]] = {}
+        try:
+            await client.initialize()
+            for command in commands:
+                # Keys are bytes, which redis-py's signature leaves out.
+                node = client.get_node_from_key(cast(str, command.key))
+                groups.setdefault("" if node is None else node.name, []).append(command)
+        except (RedisError, RedisClusterException, OSError):
+            return [commands]
+        return list(groups.values())
+
+    async def _travel(self, commands: list[_Command]) -> None:
+        """Send commands until each has its reply, its error, or no resend left."""
+        resends = 0
+        try:
+            while True:
+                replies = await self._send(commands)
+                again: list[_Command] = []
+                passing = False
+                for command, reply in zip(commands, replies, strict=True):
+                    if not isinstance(reply, BaseException):
+                        self._arrive(command, reply)
+                    elif isinstance(reply, NoScriptError) and command.arguments[0] == "EVALSHA":
+                        script = cast(Script, command.script)
+                        command.arguments = ("EVAL", script.text, *command.arguments[2:])
+                        again.append(command)
+                    elif not _is_passing(reply):
+                        self._fail(command, _told(StoreError("the store refused an operation"), reply))
+                    elif resends == RESENDS:
+                        self._fail(command, _told(StoreUnavailable("the store did not answer"), reply))
+                    else:
+                        passing = True
+                        again.append(command)
+                if not again:
+                    return
+                commands = again
+                if passing:
+                    await asyncio.sleep(RESEND_PAUSE * 2**resends)
+                    resends += 1
+        finally:
+            # Only a journey that was itself cancelled leaves any: the loop is shutting down.
+            for command in commands:
+                if not command.future.done():
+                    command.future.cancel()
+
+    async def _send(self, commands: list[_Command]) -> Sequence[object]:
+        """Replies in order; an exception stands where there is none."""
+        try:
+            if len(commands) == 1:
+                return (await self._client.execute_command(*commands[0].arguments, **_OPTIONS),)
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command.arguments, **_OPTIONS)
+            return cast(Sequence[object], await pipeline.execute(raise_on_error=False))
+        except (RedisError, RedisClusterException, OSError) as error:
+            return [error] * len(commands)
+
+    def _arrive(self, command: _Command, reply: object) -> None:
+        if not command.future.cancelled():
+            command.future.set_result(reply)
+        self._leave_line(command)
+
+    def _fail(self, command: _Command, error: StoreError) -> None:
+        if not command.future.cancelled():
+            command.future.set_exception(error)
+        self._leave_line(command)
+
+    async def drain(self) -> None:
+        """Wait for all that is under way."""
+        while self._journeys:
+            await asyncio.wait(self._journeys)
+
+
+_OPTIONS: dict[str, Any] = {NEVER_DECODE: True}
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether sending the command again can help."""
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return False
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)):
+        return True
+    if isinstance(error, ReadOnlyError):
+        return True
+    return isinstance(error, ResponseError) and _first_word(error) in _PASSING
+
+
+def _first_word(error: BaseException) -> str:
+    return str(error).partition(" ")[0]
+
+
+def _told(error: StoreError, cause: BaseException) -> StoreError:
+    """The error with what redis-py said of it; that names hosts and commands, never credentials."""
+    told = type(error)(f"{error}: {type(cause).__name__}: {cause}")
+    told.__cause__ = cause
+    return told

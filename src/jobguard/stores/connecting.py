@@ -1,0 +1,144 @@
+"""From a URL to a client of redis-py; a URL that cannot work is refused with its password masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import unquote
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from jobguard.errors import InvalidType, InvalidValue
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection to open, unless the URL or the options say otherwise."""
+REPLY_TIMEOUT = 10.0
+"""Seconds for a reply; without a limit, a server that vanished would hold a job for ever."""
+
+_FORMS = (
+    "redis://host:6379/0, rediss://host:6379/0, unix:///path/to/socket, "
+    "redis+sentinel://host:26379,host:26379/master/0 or redis+cluster://host:6379,host:6379"
+)
+_PLAIN = re.compile(
+    r"(?:(?P<userinfo>.*)@)?(?P<host>\[[^\]]+\]|[^:/?@]+)?(?::(?P<port>\d+))?(?:/(?P<db>\d*))?(?:\?.*)?"
+)
+_HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:/?@\[\]]+)(?::(?P<port>\d+))?")
+
+
+def connect(url: str, options: Mapping[str, Any]) -> Redis | RedisCluster:
+    """The client that a URL asks for.
+
+    Raises:
+        InvalidType: the URL is not text.
+        InvalidValue: the URL cannot be used.
+    """
+    if not isinstance(url, str):
+        raise InvalidType(f"url must be text such as {_FORMS}, not {type(url).__name__}")
+    scheme, separator, rest = url.partition("://")
+    settings = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": REPLY_TIMEOUT, **options}
+    if separator and scheme in ("redis", "rediss", "unix"):
+        return _plain(url, scheme, rest, settings)
+    if separator and scheme in ("redis+sentinel", "rediss+sentinel"):
+        return _sentinel(url, rest, _with_tls(scheme, settings))
+    if separator and scheme in ("redis+cluster", "rediss+cluster"):
+        return _cluster(url, rest, _with_tls(scheme, settings))
+    raise _refusal(url, f"its scheme {scheme!r} is not known" if separator else "it has no scheme")
+
+
+def masked(url: str) -> str:
+    """The URL as it may be shown: user names stay, passwords go."""
+
+    def hide(found: re.Match[str]) -> str:
+        user = found[1].partition(":")[0]
+        return f"//{user}:***@"
+
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//(.*)@", hide, url, flags=re.DOTALL))
+
+
+def _refusal(url: str, reason: str) -> InvalidValue:
+    return InvalidValue(f"url {masked(url)!r} cannot be used: {reason}; write {_FORMS}")
+
+
+def _with_tls(scheme: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, "ssl": True} if scheme.startswith("rediss") else settings
+
+
+def _plain(url: str, scheme: str, rest: str, settings: dict[str, Any]) -> Redis:
+    if scheme == "unix":
+        if "/" not in rest:
+            raise _refusal(url, "it names no socket")
+    else:
+        parts = _PLAIN.fullmatch(rest)
+        if parts is None or parts["host"] is None:
+            raise _refusal(url, "it needs a host, a port that is a number, and a database that is a number")
+        _port(url, parts["port"], 6379)
+    try:
+        # The store sends again by itself, with bounds of its own.
+        return Redis.from_url(url, **{"retry": Retry(NoBackoff(), 0), **settings})
+    except ValueError as error:
+        raise _refusal(url, str(error)) from None
+
+
+def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> Redis:
+    credentials, hosts, path = _parts(url, rest)
+    master, _, db = path.partition("/")
+    if not master:
+        raise _refusal(url, "it names no master")
+    if db and not db.isdigit():
+        raise _refusal(url, f"the database {db!r} is not a number")
+    sentinel_settings = {
+        "socket_connect_timeout": settings["socket_connect_timeout"],
+        "socket_timeout": settings["socket_timeout"],
+        **cast("dict[str, Any]", settings.pop("sentinel_kwargs", {})),
+    }
+    sentinel = Sentinel(
+        _addresses(url, hosts, 26379),
+        sentinel_kwargs=sentinel_settings,
+        **{"retry": Retry(NoBackoff(), 0), "db": int(db or 0), **credentials, **settings},
+    )
+    return cast(Redis, sentinel.master_for(unquote(master)))
+
+
+def _cluster(url: str, rest: str, settings: dict[str, Any]) -> RedisCluster:
+    credentials, hosts, path = _parts(url, rest)
+    if path not in ("", "0"):
+        raise _refusal(url, "a Cluster has no database but 0")
+    nodes = [ClusterNode(host, port) for host, port in _addresses(url, hosts, 6379)]
+    return RedisCluster(startup_nodes=nodes, **{**credentials, **settings})
+
+
+def _parts(url: str, rest: str) -> tuple[dict[str, str], str, str]:
+    """Credentials, hosts and path of a URL with several hosts."""
+    if "?" in rest:
+        raise _refusal(url, "settings go into options of from_url, not behind a '?'")
+    userinfo, _, location = rest.rpartition("@")
+    hosts, _, path = location.partition("/")
+    user, colon, password = userinfo.partition(":")
+    credentials: dict[str, str] = {}
+    if user:
+        credentials["username"] = unquote(user)
+    if colon:
+        credentials["password"] = unquote(password)
+    return credentials, hosts, path
+
+
+def _addresses(url: str, hosts: str, default: int) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for each in hosts.split(","):
+        address = _HOST.fullmatch(each)
+        if address is None:
+            raise _refusal(url, f"{each!r} is not host:port")
+        found.append((address["host"].strip("[]"), _port(url, address["port"], default)))
+    return found
+
+
+def _port(url: str, text: str | None, default: int) -> int:
+    port = default if text is None else int(text)
+    if not 0 < port < 65536:
+        raise _refusal(url, f"{port} is not a port")
+    return port

@@ -1,0 +1,63 @@
+--[[
+Prelude of every operation on a record: one packed string per key.
+
+  head    "<state> <until> <overdue> <fence> <crashes> <first> <#owner> <#token> <#fingerprint>"
+          until, first: server time in ms; overdue: ms; fence: server time in µs or higher
+  "\n"    a tail follows, or ";" if there is none
+  owner, token, fingerprint, tail: raw bytes, as long as the head says
+
+The tail is the history of an open record and the body of an ended one. Numbers are doubles in Lua:
+all of these stay below 2^53.
+]]
+local ENDED = { S = true, F = true, D = true }
+
+local function clock()
+  local time = redis.call('TIME')
+  local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  return math.floor(micros / 1000), micros
+end
+
+local function read(key)
+  local raw = redis.call('GET', key)
+  if not raw then return nil end
+  local state, ends, overdue, fence, crashes, first, owner, token, print, mark, at = string.match(
+    raw, '^(%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)([\n;])()')
+  if not state then
+    error({ err = 'ERR this key holds something that is no record of jobguard' })
+  end
+  local token_at = at + owner
+  local print_at = token_at + token
+  local tail_at = print_at + print
+  return {
+    state = state,
+    ends = tonumber(ends),
+    overdue = tonumber(overdue),
+    fence = tonumber(fence),
+    crashes = tonumber(crashes),
+    first = tonumber(first),
+    owner = string.sub(raw, at, token_at - 1),
+    token = string.sub(raw, token_at, print_at - 1),
+    fingerprint = string.sub(raw, print_at, tail_at - 1),
+    tail = mark == '\n' and string.sub(raw, tail_at),
+  }
+end
+
+local function write(key, record, lives)
+  local head = string.format(
+    '%s %.0f %.0f %.0f %.0f %.0f %d %d %d', record.state, record.ends, record.overdue, record.fence,
+    record.crashes, record.first, #record.owner, #record.token, #record.fingerprint)
+  redis.call(
+    'SET', key,
+    head .. (record.tail and '\n' or ';') .. record.owner .. record.token .. record.fingerprint
+      .. (record.tail or ''),
+    'PX', string.format('%.0f', math.max(lives, 1)))
+end
+
+-- What is known of a key, behind one answer: see jobguard.stores.base.Record.
+local function describe(answer, record, wait, now)
+  local ended = ENDED[record.state]
+  return {
+    answer, record.state, record.owner, record.fence, wait, record.crashes, math.max(now - record.first, 0),
+    ended and '' or record.tail, record.fingerprint, ended and record.tail,
+  }
+end
