@@ -58,6 +58,6 @@ local function describe(answer, record, wait, now)
   local ended = ENDED[record.state]
   return {
     answer, record.state, record.owner, record.fence, wait, record.crashes, math.max(now - record.first, 0),
-    ended and '' or record.tail, record.fingerprint, ended and record.tail,
+    ended and '' or record.tail, record.fingerprint, ended and record.tail or false,
   }
 end
