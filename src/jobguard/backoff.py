@@ -55,7 +55,7 @@ class Schedule(ABC):
         Raises:
             InvalidValue: `n` is not a whole number of 1 or more.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if type(n) is not int or n < 1:
             raise InvalidValue(f"n must be the number of a failure, 1 or more, not {n!r}")
         try:
             return min(self.cap, self._grown(min(n, _MANY)))
@@ -130,11 +130,7 @@ def exponential(
         InvalidType, InvalidValue: a setting cannot be used; the message names it.
     """
     first, top = _bounds(initial, cap)
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-        raise InvalidType(f"factor must be a number, not {factor!r}")
-    if not 1 <= factor <= _LARGEST:
-        raise InvalidValue(f"factor must be a finite number of 1 or more, not {factor!r}")
-    return Exponential(first, top, _jitter(jitter), float(factor))
+    return Exponential(first, top, _jitter(jitter), _factor(factor))
 
 
 def linear(
@@ -178,13 +174,13 @@ def constant(delay: Duration, *, jitter: Jitter = None) -> Schedule:
     """The same delay after every failure.
 
     Args:
-        delay: seconds or timedelta.
+        delay: seconds or timedelta; 0 = at once.
         jitter: None (the default), `"full"` or `"equal"`.
 
     Raises:
         InvalidType, InvalidValue: a setting cannot be used; the message names it.
     """
-    fixed = _positive("delay", delay)
+    fixed = 0.0 if delay == 0 and not isinstance(delay, bool) else _positive("delay", delay)
     return Constant(fixed, fixed, _jitter(jitter))
 
 
@@ -198,13 +194,22 @@ def _bounds(initial: Duration, cap: Duration) -> tuple[float, float]:
 
 
 def _positive(name: str, value: object) -> float:
-    """Seconds of a delay that must be there: with none, a failing job would spin."""
+    """Seconds of a delay that grows: from nothing, it would stay nothing."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise InvalidType(f"{name} must be seconds or a timedelta, not {value!r}")
     if not 0 < number <= _LARGEST:
         raise InvalidValue(f"{name} must be a finite duration of more than 0 seconds, not {value!r}")
     return float(number)
+
+
+def _factor(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidType(f"factor must be a number, not {value!r}")
+    if not 1 <= value <= _LARGEST:
+        raise InvalidValue(f"factor must be a finite number of 1 or more, not {value!r}")
+    # A whole number would be raised to its power in full, however many digits that has.
+    return float(value)
 
 
 def _jitter(value: Jitter) -> Jitter:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum, StrEnum, auto
 from math import inf
+from typing import cast
 
 from jobguard.backoff import Schedule, exponential
 from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze
@@ -57,12 +58,15 @@ class Decision:
     fall_back: bool = False
 
 
-def attempts_of(policies: Policies, queue_limit: int | None = None) -> int | None:
+def attempts_of(policies: Policies, queue_limit: int | None = None, unasked: int = 1) -> int | None:
     """How many failures end the job: what the user wrote, else the queue's limit, else the default.
 
-    None = no limit, which only the user can ask for.
+    None = no limit, which only the user can ask for. Without `@retrying` it is `unasked`: such a
+    job is run again only at its own request.
     """
-    retrying = _STANDARD if policies.retrying is None else policies.retrying
+    retrying = policies.retrying
+    if retrying is None:
+        return unasked
     if retrying.attempts_given or queue_limit is None:
         return retrying.attempts
     return queue_limit
@@ -139,7 +143,8 @@ class _Judge:
                 return _Weight.SNOOZE, self._snooze(error)
             case RetryLater():
                 return _Weight.LATER, self._later(error)
-        retrying = self._retrying_for(error)
+            case _:
+                retrying = self._retrying_for(error)
         if retrying is None:
             return _Weight.NOT_RETRYABLE, self._fail("not_retryable")
         return _Weight.RETRYABLE, self._failed(error, retrying)
@@ -219,7 +224,7 @@ def _leaves(error: Exception) -> Iterator[Exception]:
     while pending:
         each = pending.pop()
         if isinstance(each, ExceptionGroup):
-            pending.extend(reversed(each.exceptions))
+            pending.extend(reversed(cast("ExceptionGroup[Exception]", each).exceptions))
         else:
             yield each
 
@@ -254,9 +259,7 @@ def _answer(name: str, error: Exception, question: Callable[[], object]) -> floa
         return None
     seconds = _seconds(given)
     if seconds is None and given is not None:
-        _note(
-            error, f"{name}= was ignored, since it answered with a {type(given).__name__} that is no duration"
-        )
+        _note(error, f"{name}= was ignored, since its answer ({type(given).__name__}) is no duration")
     return seconds
 
 
