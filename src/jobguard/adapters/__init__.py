@@ -1,0 +1,1 @@
+"""What connects the engine to a queue; one subpackage per queue library."""

@@ -1,0 +1,166 @@
+"""One delivery of a job by ARQ: how it is put off, given back and kept from running out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import anyio
+from arq.constants import job_key_prefix, retry_key_prefix
+from arq.worker import Retry, RetryJob
+from redis.exceptions import RedisError
+
+from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
+from jobguard.adapters.base import Terms
+from jobguard.errors import JobGuardError, RetryLater, Signal, StoreError
+from jobguard.job import JobRef
+from jobguard.leases import Held
+from jobguard.stores.base import Settlement
+
+if TYPE_CHECKING:
+    from arq.connections import ArqRedis
+
+logger = logging.getLogger("jobguard.arq")
+
+ARQ_LIFE_MS = 86_400_000
+"""ARQ's own default: milliseconds after the planned start for which a payload is kept."""
+NO_EXPIRY, GONE = -1, -2
+"""What Redis says in place of milliseconds left."""
+PAYLOAD_MARGIN = 3600.0
+"""Seconds that a payload has to last beyond the next run's start."""
+LATE_FACTOR = 1.25
+"""A lost run comes back after this many leases, so that the holder has certainly renewed its mark."""
+
+
+class ArqDelivery:
+    """What the engine knows of ARQ for one job. `ref`, `task`, `number`, `terms`: as in `Delivery`."""
+
+    adapter = "arq"
+
+    __slots__ = (
+        "_held",
+        "_lease",
+        "_life",
+        "_pool",
+        "again",
+        "number",
+        "payload",
+        "ref",
+        "settlement",
+        "task",
+        "terms",
+    )
+
+    def __init__(
+        self,
+        pool: ArqRedis,
+        held: Held,
+        lease: float,
+        *,
+        ref: JobRef,
+        task: str,
+        number: int,
+        terms: Terms,
+        payload: bytes | None,
+    ) -> None:
+        self._pool = pool
+        self._held = held
+        self._lease = lease
+        self._life: int | None = None
+        self.ref = ref
+        self.task: str | None = task
+        self.number = number
+        self.terms = terms
+        self.payload = payload
+        self.again = False
+        self.settlement: Settlement | None = None
+
+    @property
+    def lost(self) -> bool:
+        return self._held.lost or anyio.current_time() >= self._held.until
+
+    @property
+    def job_key(self) -> str:
+        return job_key_prefix + self.ref.id
+
+    def signal_in(self, error: Exception) -> Signal | None:
+        if isinstance(error, Retry):
+            return RetryLater(repr(error), after=max(error.defer_score or 0, 0) / 1000)
+        if isinstance(error, RetryJob):
+            return RetryLater(repr(error), after=0)
+        return None
+
+    async def expires(self) -> float | None:
+        """Seconds left of an `_expires` that the user gave; ARQ's own default can be extended.
+
+        The two cannot be told apart for certain: what is shorter than ARQ's default was given.
+        """
+        life = await self._life_ms()
+        if life == NO_EXPIRY:
+            return None
+        left = max(life, 0)
+        given = time.time() * 1000 + left < self.ref.enqueued_ms + ARQ_LIFE_MS - 1000
+        return left / 1000 if given else None
+
+    async def later(self, delay: float) -> NoReturn:
+        await self._keep_payload(delay)
+        self.again = True
+        raise Retry(defer=delay)
+
+    async def give_back(self, delay: float, error: JobGuardError) -> NoReturn:
+        if isinstance(error, StoreError):
+            await self._uncount()
+            await self._keep_payload(delay)
+            self.again = True
+            raise Retry(defer=delay) from error
+        await self.leave(error)
+
+    async def leave(self, error: JobGuardError) -> NoReturn:
+        """End a run that lost its lease, without touching the job of the new holder.
+
+        ARQ deletes the job's mark on any end (the holder's heartbeat restores it) and adds the
+        delay to the entry's time. The entry of a job that has ended meanwhile must not be
+        created again by that: then there is no delay.
+        """
+        self.again = True
+        waiting = await self._quietly(self._pool.zscore(self.ref.queue, self.ref.id), "looking at a lost job")
+        raise Retry(defer=None if waiting is None else self._lease * LATE_FACTOR) from error
+
+    def interrupted(self, settlement: Settlement | None) -> None:
+        self.again = True
+        self.settlement = settlement
+
+    async def _life_ms(self) -> int:
+        """Milliseconds for which the payload is kept; `GONE`, or `NO_EXPIRY` (also if nobody can say)."""
+        if self._life is None:
+            life = await self._quietly(self._pool.pttl(self.job_key), "looking at a payload")
+            self._life = NO_EXPIRY if life is None else int(life)
+        return self._life
+
+    async def _keep_payload(self, delay: float) -> None:
+        """Let the payload outlast the delay, unless the user said when it expires."""
+        life = await self._life_ms()
+        needed = int((delay + PAYLOAD_MARGIN) * 1000)
+        if life == NO_EXPIRY or life >= needed or await self.expires() is not None:
+            return
+        keep = int(delay * 1000) + PAYLOAD_LIFE_MS
+        if life != GONE:
+            await self._quietly(self._pool.pexpire(self.job_key, keep), "extending a payload")
+        elif self.payload is not None:
+            await self._quietly(
+                self._pool.set(self.job_key, self.payload, px=keep, nx=True), "restoring a payload"
+            )
+
+    async def _uncount(self) -> None:
+        """Take this delivery out of ARQ's count: it came to nothing, and that is no crash."""
+        await self._quietly(self._pool.decr(retry_key_prefix + self.ref.id), "uncounting a delivery")
+
+    async def _quietly(self, command: Awaitable[Any], what: str) -> Any:
+        """A command whose failure must not become the job's: ARQ would end it for that."""
+        try:
+            return await command
+        except (RedisError, OSError) as error:
+            logger.warning("%s of job %r failed: %r", what, cast(str, self.ref.id), error)
+            return None

@@ -1,0 +1,110 @@
+"""What ARQ's serialisers let us see of a job: its payload before the call, its end without one.
+
+ARQ decodes a payload in the very task that then runs the job, so a context variable set while
+decoding reaches the job and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable, Collection
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from arq.jobs import Deserializer, Serializer
+from arq.worker import JobExecutionFailed
+
+CATCH_ALL = "jobguard:undeliverable"
+"""Name of the function that receives what no registered function can."""
+EXPIRED = "job expired"
+"""What ARQ says of a queue entry whose payload has gone."""
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A payload that ARQ has just decoded, or could not.
+
+    Attributes:
+        raw: the payload's bytes.
+        task: the name that it asks for; None if it could not be read.
+        tries: the `_job_try` that it was enqueued with, if any.
+        enqueued_ms: when it was enqueued, Unix milliseconds; 0 = unknown.
+        error: why it could not be decoded; None if it could.
+        started: the job's function was called.
+    """
+
+    raw: bytes
+    task: str | None
+    tries: int | None
+    enqueued_ms: int
+    error: Exception | None = None
+    started: bool = False
+
+
+incoming: ContextVar[Incoming | None] = ContextVar("jobguard_arq_incoming", default=None)
+
+
+def reading(deserializer: Deserializer | None, names: Collection[str]) -> Deserializer:
+    """A deserialiser for payloads that never fails: what cannot be run goes to the catch-all."""
+    decode: Callable[[bytes], Any] = pickle.loads if deserializer is None else deserializer
+
+    def read(raw: bytes) -> dict[str, Any]:
+        try:
+            job = decode(raw)
+            name, enqueued_ms = str(job["f"]), int(job["et"])
+            job["a"], job["k"], job["t"]
+        except Exception as error:
+            incoming.set(Incoming(raw, None, None, 0, error))
+            return {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}
+        incoming.set(Incoming(raw, name, job["t"], enqueued_ms))
+        return job if name in names else {**job, "f": CATCH_ALL}
+
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class EndedUnseen:
+    """A job that ARQ ended without calling its function.
+
+    Attributes:
+        expired: its payload had gone; otherwise it was aborted before its start.
+        task: its name, or None where the payload had gone.
+    """
+
+    job_id: str
+    queue: str
+    expired: bool
+    task: str | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    enqueued_ms: int
+
+
+def writing(serializer: Serializer | None, ended: Callable[[EndedUnseen], None]) -> Serializer:
+    """A serialiser that tells of results which say that ARQ ended a job on its own."""
+    encode: Callable[[dict[str, Any]], bytes] = pickle.dumps if serializer is None else serializer
+
+    def write(data: dict[str, Any]) -> bytes:
+        result = data.get("r")
+        if data.get("s") is False and isinstance(result, (JobExecutionFailed, asyncio.CancelledError)):
+            job = incoming.get()
+            expired = isinstance(result, JobExecutionFailed) and result.args == (EXPIRED,)
+            if expired or (
+                isinstance(result, asyncio.CancelledError) and job is not None and not job.started
+            ):
+                ended(
+                    EndedUnseen(
+                        job_id=data["id"],
+                        queue=data["q"],
+                        expired=expired,
+                        task=None if expired else data["f"],
+                        args=tuple(data["a"]),
+                        kwargs=dict(data["k"]),
+                        enqueued_ms=data["et"],
+                    )
+                )
+        return encode(data)
+
+    return write

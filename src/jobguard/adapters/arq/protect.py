@@ -1,0 +1,366 @@
+"""`protect`: from worker settings to worker settings that keep jobguard's promises.
+
+The stock `arq` command reads `settings.__dict__` and nothing else, so everything is written into
+the class (or a new dict), inherited settings included.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from arq.constants import default_queue_name
+from arq.cron import CronJob
+from arq.utils import to_seconds
+from arq.worker import Function, Worker
+from arq.worker import func as arq_function
+
+from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, reading, writing
+from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
+from jobguard.adapters.arq.worker import Context, Entry, RunningWorker, undeliverable_task
+from jobguard.adapters.base import Terms
+from jobguard.codec import Codec
+from jobguard.decorators import Decorator, SameResult, add_policy, make_wrapper
+from jobguard.dlq import check_name
+from jobguard.errors import InvalidType, InvalidValue
+from jobguard.events import Hook
+from jobguard.guard import JobGuard
+from jobguard.policies import DAY, Duration, seconds
+from jobguard.runtime import OnStoreError
+from jobguard.stores.base import Store
+from jobguard.stores.redis import RedisStore
+from jobguard.task import Task
+
+if TYPE_CHECKING:
+    from arq.connections import ArqRedis
+
+logger = logging.getLogger("jobguard.arq")
+
+S = TypeVar("S", type, dict[str, Any])
+
+WITHOUT_LIMIT = 2**31 - 1
+"""For ARQ's `max_tries`: our own counters decide, and they do not count deploys."""
+MARK_EXTRA = 10.0
+"""Seconds that ARQ adds to the longest timeout when it marks a job as in progress."""
+SETTLE_MARGIN = 10.0
+"""Seconds beyond limit and lease that ARQ's own timeout leaves for settling."""
+ARQ_MAX_TRIES = 5
+ARQ_JOB_TIMEOUT = 300.0
+
+_SETTINGS = tuple(inspect.signature(Worker).parameters)
+_ORIGINALS = "__jobguard_settings__"
+
+
+@overload
+def protect(settings: S, /) -> S: ...
+@overload
+def protect(
+    settings: S,
+    /,
+    *,
+    store: Store | None = None,
+    namespace: str = "jobguard",
+    lease: Duration = 30.0,
+    defaults: Iterable[SameResult] = (),
+    hooks: Iterable[Hook] = (),
+    codec: Codec | None = None,
+    on_store_error: OnStoreError = "raise",
+) -> S: ...
+@overload
+def protect(
+    *,
+    store: Store | None = None,
+    namespace: str = "jobguard",
+    lease: Duration = 30.0,
+    defaults: Iterable[SameResult] = (),
+    hooks: Iterable[Hook] = (),
+    codec: Codec | None = None,
+    on_store_error: OnStoreError = "raise",
+) -> Callable[[S], S]: ...
+def protect(
+    settings: Any = None,
+    /,
+    *,
+    store: Store | None = None,
+    namespace: str = "jobguard",
+    lease: Duration = 30.0,
+    defaults: Iterable[SameResult] = (),
+    hooks: Iterable[Hook] = (),
+    codec: Codec | None = None,
+    on_store_error: OnStoreError = "raise",
+) -> Any:
+    """Make an ARQ worker keep the promises of its tasks' decorators.
+
+    Works as `@protect`, as `@protect(...)` and as a call, on a `WorkerSettings` class or a dict; the
+    stock `arq` command runs the result. A class is changed and returned, a dict copied. Subclasses
+    of a protected class are protected too.
+
+    Args:
+        settings: what ARQ calls worker settings.
+        store: where claims and dead letters are kept; default: the worker's own Redis.
+        namespace: what jobguard's keys start with. Default `"jobguard"`.
+        lease: seconds or timedelta after which the job of a crashed worker is run again. It is
+            renewed while a job runs, so jobs may take longer. Default 30.
+        defaults: decorators, as `retrying(attempts=5)`, for functions that have none of their own;
+            otherwise those keep ARQ's behaviour.
+        hooks: called with every event.
+        codec: how results and payloads are written.
+        on_store_error: `"raise"` (default) puts a job off while the store is out of reach, `"run"` runs it
+            unguarded.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or limits of the worker contradict a policy; the
+            message says what to change.
+    """
+    protection = functools.partial(
+        Protection,
+        store=store,
+        namespace=check_name("namespace", namespace),
+        lease=seconds("lease", lease),
+        defaults=tuple(_policy_of(each) for each in defaults),
+        hooks=tuple(hooks),
+        codec=codec,
+        on_store_error=on_store_error,
+    )
+
+    def apply(settings: Any) -> Any:
+        if isinstance(settings, dict):
+            originals = settings.get(_ORIGINALS, settings)
+            return {**originals, **protection(originals).protected(), _ORIGINALS: originals}
+        if isinstance(settings, type):
+            return _protect_class(settings, protection)
+        raise InvalidType(f"settings must be a class or a dict of worker settings, not {settings!r}")
+
+    return apply if settings is None else apply(settings)
+
+
+def _policy_of(decorator: object) -> Any:
+    if not isinstance(decorator, Decorator):
+        raise InvalidType(f"defaults must be decorators such as retrying(attempts=5), not {decorator!r}")
+    return decorator.policy
+
+
+def _protect_class(cls: type, protection: Callable[[Mapping[str, Any]], Protection]) -> type:
+    """Write protected settings into a class, and have its subclasses protected as they are made."""
+    inherited: dict[str, Any] = dict(getattr(cls, _ORIGINALS, {}))
+    originals: dict[str, Any] = cls.__dict__.get(_ORIGINALS) or {
+        **{name: getattr(cls, name) for name in _SETTINGS if hasattr(cls, name)},
+        **inherited,
+        **{name: getattr(cls, name) for name in _SETTINGS if name in cls.__dict__},
+    }
+    for name, value in protection(originals).protected().items():
+        setattr(cls, name, staticmethod(value) if inspect.isfunction(value) else value)
+    setattr(cls, _ORIGINALS, originals)
+    if not inherited:
+
+        def protect_subclass(subclass: type, **options: Any) -> None:
+            super(cls, subclass).__init_subclass__(**options)
+            _protect_class(subclass, protection)
+
+        setattr(cls, "__init_subclass__", classmethod(protect_subclass))  # noqa: B010
+    return cls
+
+
+class Protection:
+    """The protected form of one set of worker settings."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        store: Store | None,
+        namespace: str,
+        lease: float,
+        defaults: tuple[Any, ...],
+        hooks: tuple[Hook, ...],
+        codec: Codec | None,
+        on_store_error: OnStoreError,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._make_guard = functools.partial(
+            JobGuard,
+            namespace=namespace,
+            lease=lease,
+            hooks=hooks,
+            codec=codec,
+            on_store_error=on_store_error,
+        )
+        self._lease = lease
+        self._defaults = defaults
+        self._workers: dict[ArqRedis, RunningWorker] = {}
+        self._timeouts: list[tuple[Function | CronJob, float | None]] = []
+        self._entries: dict[str, Entry] = {}
+        timeout = to_seconds(settings.get("job_timeout", ARQ_JOB_TIMEOUT))
+        self._job_timeout: float | None = None if timeout is None else float(timeout)
+        self._single = not settings.get("retry_jobs", True)
+        self._functions = [
+            self._protect_function(arq_function(each)) for each in settings.get("functions", ())
+        ]
+        self._cron_jobs = [self._protect_cron(each) for each in settings.get("cron_jobs") or ()]
+        catch_all = Function(CATCH_ALL, make_wrapper(undeliverable_task()), None, None, None, None)
+        self._functions.append(self._protect_function(catch_all))
+        self._read = reading(settings.get("job_deserializer"), frozenset(self._entries) - {CATCH_ALL})
+        self._write = writing(settings.get("job_serializer"), self._ended_unseen)
+
+    def protected(self) -> dict[str, Any]:
+        """The settings for ARQ."""
+        settings = self._settings
+        return {
+            **settings,
+            "functions": self._functions,
+            "cron_jobs": self._cron_jobs or None,
+            "on_startup": self._on_startup,
+            "on_shutdown": self._on_shutdown,
+            "on_job_start": _harmless(settings.get("on_job_start")),
+            "on_job_end": _harmless(settings.get("on_job_end")),
+            "after_job_end": self._after_job_end,
+            "job_serializer": self._write,
+            "job_deserializer": self._read,
+            "retry_jobs": True,
+            "expires_extra_ms": settings.get("expires_extra_ms", PAYLOAD_LIFE_MS),
+        }
+
+    def _protect_function(self, function: Function) -> Function:
+        call, entry = self._entry(function, cron=False)
+        protected = replace(function, coroutine=cast(Any, call), max_tries=self._max_tries(entry, function))
+        self._set_timeout(protected, entry, function.timeout_s)
+        return protected
+
+    def _protect_cron(self, job: CronJob) -> CronJob:
+        call, entry = self._entry(job, cron=True)
+        protected = replace(job, coroutine=cast(Any, call), max_tries=self._max_tries(entry, job))
+        self._set_timeout(protected, entry, job.timeout_s)
+        return protected
+
+    def _entry(
+        self, function: Function | CronJob, *, cron: bool
+    ) -> tuple[Callable[..., Awaitable[object]], Entry]:
+        """What is known of a function, and what ARQ is to call in its place."""
+        call = cast("Callable[..., Awaitable[object]]", function.coroutine)
+        task = _task_below(call)
+        if task is None and self._defaults:
+            call = add_policy(call, *self._defaults)
+            task = _task_below(call)
+        entry = Entry(function.name, call, task, self._terms(function, cron=cron), cron)
+        if task is not None:
+            self._check(function, task, entry.terms, cron=cron)
+        self._entries[function.name] = entry
+
+        @functools.wraps(call)
+        async def run(ctx: Context, *args: Any, **kwargs: Any) -> object:
+            return await self._workers[ctx["redis"]].run(entry, ctx, args, kwargs)
+
+        return run, entry
+
+    def _terms(self, function: Function | CronJob, *, cron: bool) -> Terms:
+        own = None if cron else function.max_tries
+        tries: int | None = self._settings.get("max_tries") if own is None else own
+        return Terms(
+            attempts=tries,
+            unasked=ARQ_MAX_TRIES if tries is None else tries,
+            single=self._single,
+            limit=self._job_timeout if function.timeout_s is None else float(function.timeout_s),
+            durable=True,
+            keep_ended=DAY,
+        )
+
+    def _check(self, function: Function | CronJob, task: Task, terms: Terms, *, cron: bool) -> None:
+        """Refuse limits that contradict each other, before a job meets them."""
+        limit = task.plan.time_limit
+        if limit is not None and terms.limit is not None and limit.seconds > terms.limit:
+            raise InvalidValue(
+                f"time_limit({limit.seconds:g}) on {task.name} is longer than the worker's timeout of "
+                f"{terms.limit:g} s, which would end it first; raise job_timeout or func(timeout=...), or lower time_limit"
+            )
+        retrying = task.plan.retrying
+        tries = None if cron else function.max_tries
+        if retrying is not None and retrying.attempts_given and tries is not None:
+            if retrying.attempts is None or retrying.attempts > tries:
+                raise InvalidValue(
+                    f"attempts={retrying.attempts!r} on {task.name} contradicts func(max_tries={tries!r}); "
+                    "leave max_tries out, or make the two equal"
+                )
+
+    def _max_tries(self, entry: Entry, function: Function | CronJob) -> int | None:
+        return WITHOUT_LIMIT if entry.task is not None else function.max_tries
+
+    def _set_timeout(self, function: Function | CronJob, entry: Entry, given: float | None) -> None:
+        """A timeout that makes ARQ's mark last one lease while the worker is built; later the real one."""
+        real = given
+        if entry.task is not None and entry.terms.limit is not None:
+            real = entry.terms.limit + self._lease + SETTLE_MARGIN
+        self._timeouts.append((function, real))
+        function.timeout_s = self._building_timeout
+
+    @property
+    def _building_timeout(self) -> float:
+        # ARQ takes 0 for "none given".
+        return self._lease - MARK_EXTRA or 1e-3
+
+    async def _on_startup(self, ctx: Context) -> None:
+        pool: ArqRedis = ctx["redis"]
+        for function, real in self._timeouts:
+            function.timeout_s = real
+        # The worker made its pool with our serialisers, which are for payloads that it runs.
+        if pool.job_deserializer is self._read:
+            pool.job_deserializer = self._settings.get("job_deserializer")
+        if pool.job_serializer is self._write:
+            pool.job_serializer = self._settings.get("job_serializer")
+        queue = self._settings.get("queue_name") or pool.default_queue_name or default_queue_name
+        guard = self._make_guard(RedisStore(pool) if self._store is None else self._store)
+        self._workers[pool] = RunningWorker(pool, guard, queue, self._entries)
+        theirs = self._settings.get("on_startup")
+        if theirs is not None:
+            await theirs(ctx)
+
+    async def _on_shutdown(self, ctx: Context) -> None:
+        theirs = self._settings.get("on_shutdown")
+        try:
+            if theirs is not None:
+                await theirs(ctx)
+        finally:
+            worker = self._workers.pop(ctx["redis"], None)
+            if worker is not None:
+                await worker.aclose()
+            for function, _ in self._timeouts:
+                function.timeout_s = self._building_timeout
+
+    async def _after_job_end(self, ctx: Context) -> None:
+        worker = self._workers.get(ctx["redis"])
+        if worker is not None:
+            await worker.after_job(ctx)
+        theirs = _harmless(self._settings.get("after_job_end"))
+        if theirs is not None:
+            await theirs(ctx)
+
+    def _ended_unseen(self, job: EndedUnseen) -> None:
+        for worker in self._workers.values():
+            if worker.queue == job.queue:
+                worker.ended_unseen(job)
+                return
+
+
+def _task_below(call: object) -> Task | None:
+    """The guard of a function, also of one that a foreign decorator has wrapped with `functools.wraps`."""
+    task = getattr(call, "__jobguard__", None)
+    return task if isinstance(task, Task) else None
+
+
+def _harmless(hook: Callable[[Context], Awaitable[Any]] | None) -> Callable[[Context], Awaitable[Any]] | None:
+    """A user's hook whose errors are logged: ARQ would end the worker for them."""
+    if hook is None:
+        return None
+
+    @functools.wraps(hook)
+    async def run(ctx: Context) -> None:
+        try:
+            await hook(ctx)
+        except Exception:
+            logger.exception("%s failed on job %r", getattr(hook, "__name__", hook), ctx.get("job_id"))
+
+    return run

@@ -1,0 +1,259 @@
+"""What a protected worker does while it runs: marks, deliveries, and what is left to do after a job."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from arq.constants import in_progress_key_prefix
+from arq.worker import JobExecutionFailed, Retry, RetryJob
+from redis.exceptions import RedisError
+
+from jobguard.adapters.arq.delivery import ArqDelivery
+from jobguard.adapters.arq.incoming import EndedUnseen, Incoming, incoming
+from jobguard.adapters.base import Terms, Ticket, arriving
+from jobguard.errors import LeaseLost, StoreError, Undeliverable
+from jobguard.events import DeadLettered, Failed, StoreFailed
+from jobguard.events import LeaseLost as LeaseLostEvent
+from jobguard.guard import JobGuard, delivering
+from jobguard.job import NO_HISTORY, JobRef
+from jobguard.leases import Heartbeat, Held
+from jobguard.letters import End, to_text, write_letter
+from jobguard.policies import DAY, DeadLettering
+from jobguard.stores.base import Settlement, State
+from jobguard.task import Task
+
+if TYPE_CHECKING:
+    from arq.connections import ArqRedis
+
+logger = logging.getLogger("jobguard.arq")
+
+FIRST_LEASE = 0.9
+"""Share of the first lease that a run may count on: ARQ set the mark a little before we were called."""
+
+Context = dict[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A function of the worker.
+
+    Attributes:
+        name: what ARQ knows it by.
+        call: the coroutine function.
+        task: its guard, also one under foreign decorators; None = it keeps ARQ's own behaviour.
+        terms: what the worker's settings lay down for it.
+        cron: ARQ started it by the clock.
+    """
+
+    name: str
+    call: Callable[..., Awaitable[object]]
+    task: Task | None
+    terms: Terms
+    cron: bool
+
+
+class RunningWorker:
+    """One ARQ worker between start-up and shutdown.
+
+    Args:
+        pool: the worker's connection.
+        guard: where its jobs are guarded.
+        queue: the queue that it reads.
+        entries: its functions by name.
+    """
+
+    def __init__(self, pool: ArqRedis, guard: JobGuard, queue: str, entries: Mapping[str, Entry]) -> None:
+        self.pool = pool
+        self.guard = guard
+        self.queue = queue
+        self._entries = entries
+        runtime = guard.runtime
+        self._lease = runtime.lease
+        self._marks = Heartbeat(runtime.lease, self._renew_marks, self._renewal_failed, runtime.background)
+        self._unfinished: dict[str, ArqDelivery] = {}
+
+    async def run(self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Run a job under the mark that keeps other workers off it."""
+        job_id = ctx["job_id"]
+        held = Held(
+            in_progress_key_prefix + job_id,
+            secrets.token_urlsafe(9),
+            anyio.current_time() + self._lease * FIRST_LEASE,
+        )
+        delivery = self._delivery(entry, ctx, held)
+        guard = delivering.set(self.guard)
+        ticket = None if entry.task is None else arriving.set(Ticket(delivery))
+        self._marks.add(held)
+        self._unfinished[job_id] = delivery
+        try:
+            async with held.deadline():
+                return await self._call(entry, ctx, args, kwargs)
+            self.guard.runtime.emit(LeaseLostEvent(task=entry.name, job=delivery.ref.identity, fence=None))
+            await delivery.leave(LeaseLost(f"the mark of job {job_id!r} ended while it ran"))
+        finally:
+            if ticket is not None:
+                arriving.reset(ticket)
+            delivering.reset(guard)
+            # A renewal that arrives after ARQ has deleted the mark would lock the id for a lease.
+            await self._marks.settled(held)
+
+    async def _call(
+        self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
+        try:
+            return await entry.call(ctx, *args, **kwargs)
+        except (Retry, RetryJob) as error:
+            if entry.task is None and entry.terms.single:
+                raise JobExecutionFailed("the worker has retry_jobs=False") from error
+            raise
+
+    def _delivery(self, entry: Entry, ctx: Context, held: Held) -> ArqDelivery:
+        job = incoming.get()
+        if job is None:
+            job = Incoming(b"", entry.name, None, int(ctx["enqueue_time"].timestamp() * 1000))
+        job.started = True
+        earlier = (job.tries or 1) - 1
+        return ArqDelivery(
+            self.pool,
+            held,
+            self._lease,
+            ref=JobRef(self.queue, ctx["job_id"], job.enqueued_ms),
+            task=UNKNOWN if job.task is None else job.task,
+            number=max(ctx["job_try"] - earlier, 1),
+            terms=entry.terms,
+            payload=job.raw or None,
+        )
+
+    async def after_job(self, ctx: Context) -> None:
+        """What is left to do once ARQ has finished with a job; never raises."""
+        delivery = self._unfinished.pop(ctx["job_id"], None)
+        if delivery is None or not delivery.again:
+            return
+        try:
+            score = await self.pool.zscore(self.queue, delivery.ref.id)
+            if delivery.settlement is not None and score is None:
+                await self._aborted(delivery.settlement)
+            elif delivery.lost:
+                await self._bury_ghost(delivery)
+            elif ctx["job_id"] in self._cron_marks(delivery):
+                # ARQ keeps a cron job's mark for a minute, which would hold its retry up.
+                await self.pool.delete(in_progress_key_prefix + delivery.ref.id)
+        except (RedisError, OSError, StoreError) as error:
+            logger.warning("clearing up after job %r failed: %r", delivery.ref.id, error)
+
+    def _cron_marks(self, delivery: ArqDelivery) -> tuple[str, ...]:
+        entry = self._entries.get(delivery.task or "")
+        return (delivery.ref.id,) if entry is not None and entry.cron else ()
+
+    async def _aborted(self, settlement: Settlement) -> None:
+        """A cancelled job that is not in its queue any more was aborted: it ends, and frees its key."""
+        ended = settlement._replace(state=State.FAILED, keep=DAY, history="", body="aborted in its queue")
+        if (await self.guard.store.settle(ended)).accepted:
+            self.guard.runtime.emit(Failed(task="", job=settlement.owner, reason="aborted", error=""))
+
+    async def _bury_ghost(self, delivery: ArqDelivery) -> None:
+        """Remove the queue entry that a lost run's end created for a job that had ended elsewhere."""
+        async with self.pool.pipeline(transaction=True) as pipe:
+            await pipe.watch(delivery.job_key)
+            if not await pipe.exists(delivery.job_key):
+                pipe.multi()
+                pipe.zrem(self.queue, delivery.ref.id)
+                await pipe.execute()
+
+    def ended_unseen(self, job: EndedUnseen) -> None:
+        """ARQ ended a job without calling its function; called in the middle of that."""
+        self.guard.runtime.background.owe(lambda: self._record_unseen(job))
+
+    async def _record_unseen(self, job: EndedUnseen) -> None:
+        runtime = self.guard.runtime
+        ref = JobRef(job.queue, job.job_id, job.enqueued_ms)
+        try:
+            if job.expired:
+                await self._expired(ref)
+                return
+            entry = self._entries.get(job.task or "")
+            task = None if entry is None else entry.task
+            if task is not None and task.make_key is not None:
+                key = task.make_key(({}, *job.args), job.kwargs)
+                await self._aborted(
+                    Settlement(
+                        key=runtime.record_key(key.digest),
+                        owner=ref.identity,
+                        token=secrets.token_urlsafe(9),
+                        fence=None,
+                        state=State.FAILED,
+                        lasts=0.0,
+                        keep=DAY,
+                    )
+                )
+        except (StoreError, TypeError) as error:
+            runtime.emit(
+                StoreFailed(task=job.task or "", job=ref.identity, operation="settle", error=repr(error))
+            )
+
+    async def _expired(self, ref: JobRef) -> None:
+        """Keep what is known of a job whose payload ran out before it could run."""
+        runtime = self.guard.runtime
+        error = Undeliverable("expired", f"the payload of job {ref.id!r} ran out before the job could run")
+        end = End(
+            adapter=ArqDelivery.adapter,
+            job=ref,
+            task=UNKNOWN,
+            key=None,
+            history=NO_HISTORY,
+            error=error,
+            reason=error.reason,
+            raw=None,
+        )
+        policy = DeadLettering()
+        letter = write_letter(end, policy, runtime.codec, None)
+        await runtime.store.put_letter(runtime.letter_queue(policy.queue), letter.id, to_text(letter))
+        runtime.emit(
+            DeadLettered(
+                task=UNKNOWN,
+                job=ref.identity,
+                queue=policy.queue,
+                id=letter.id,
+                reason=error.reason,
+                error=str(error),
+            )
+        )
+
+    async def aclose(self) -> None:
+        """Finish what is still to be recorded."""
+        self._marks.rest()
+        self.guard.runtime.heartbeat.rest()
+        await self.guard.runtime.background.aclose()
+
+    async def _renew_marks(self, held: Sequence[Held]) -> Sequence[bool]:
+        """Prolong the marks of all running jobs, restoring those that a lost run has deleted."""
+        milliseconds = int(self._lease * 1000)
+        async with self.pool.pipeline(transaction=False) as pipe:
+            for mark in held:
+                pipe.set(mark.name, b"1", px=milliseconds)
+            await pipe.execute()
+        return [True] * len(held)
+
+    def _renewal_failed(self, error: Exception) -> None:
+        self.guard.runtime.emit(StoreFailed(task="", operation="renew marks", error=repr(error)))
+
+
+UNKNOWN = "<unknown>"
+
+
+async def undeliverable(ctx: Context, /, *args: Any, **kwargs: Any) -> None:
+    """The body of the catch-all: says why the job cannot be run, and so has it dead-lettered."""
+    job = incoming.get()
+    if job is not None and job.error is not None:
+        raise Undeliverable("undecodable", f"the payload cannot be decoded: {job.error!r}") from job.error
+    name = None if job is None else job.task
+    raise Undeliverable("unknown_task", f"no function {name!r} is registered with this worker")
+
+
+def undeliverable_task() -> Task:
+    return Task(undeliverable, (DeadLettering(),))

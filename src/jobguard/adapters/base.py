@@ -1,0 +1,106 @@
+"""What the engine asks of whoever delivers a job: a queue's adapter, or the caller in-process."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from jobguard.errors import JobGuardError, Signal
+from jobguard.job import JobRef
+from jobguard.stores.base import Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a queue lays down for the jobs that it delivers.
+
+    Attributes:
+        attempts: the default for `attempts` where the task says nothing; None = the task's own.
+        unasked: the limit for a task without `@retrying`, whose runs are repeated only at its own
+            request (`RetryLater`, a queue's control flow).
+        single: True where the queue is set never to run a job twice.
+        limit: seconds that one attempt may take; None = no limit.
+        durable: whether a job is delivered again after its worker has gone, so that its history
+            must be written down.
+        keep_ended: seconds for which the record of an ended job is kept for a late redelivery.
+    """
+
+    attempts: int | None = None
+    unasked: int = 1
+    single: bool = False
+    limit: float | None = None
+    durable: bool = False
+    keep_ended: float = 0.0
+
+
+class Delivery(Protocol):
+    """One delivery of one job.
+
+    Attributes:
+        adapter: the queue library's name, `"local"` in-process.
+        ref: the job.
+        task: the task's name as the queue knows it; None = the task's own name.
+        number: how often the job has been delivered, this time included; 1-based.
+        terms: what the queue lays down.
+        payload: the job as the queue stores it; None = there is no such thing.
+        lost: the queue's own lock on the job is over; another delivery of it may be running.
+    """
+
+    @property
+    def adapter(self) -> str: ...
+    @property
+    def ref(self) -> JobRef: ...
+    @property
+    def task(self) -> str | None: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def terms(self) -> Terms: ...
+    @property
+    def payload(self) -> bytes | None: ...
+    @property
+    def lost(self) -> bool: ...
+
+    def signal_in(self, error: Exception) -> Signal | None:
+        """The signal that the queue's own control-flow exception stands for, if it is one."""
+        ...
+
+    async def expires(self) -> float | None:
+        """Seconds after which the queue will not run the job any more; None = no such limit."""
+        ...
+
+    async def later(self, delay: float) -> None:
+        """Have the job run again after `delay` seconds.
+
+        A queue's delivery ends here, by the exception that the queue knows. In-process it sleeps.
+        """
+        ...
+
+    async def give_back(self, delay: float, error: JobGuardError) -> NoReturn:
+        """End this delivery without an outcome and without counting it: `error` prevented a run.
+
+        A queue delivers the job again after `delay` seconds; in-process `error` is raised.
+        """
+        ...
+
+    def interrupted(self, settlement: Settlement | None) -> None:
+        """Told what was recorded of a cancelled run, for a queue that finds out later why it was."""
+        ...
+
+
+class Ticket:
+    """A delivery on its way to the task: the first guard that starts takes it, once."""
+
+    __slots__ = ("_delivery",)
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery: Delivery | None = delivery
+
+    def take(self) -> Delivery | None:
+        delivery, self._delivery = self._delivery, None
+        return delivery
+
+
+arriving: ContextVar[Ticket | None] = ContextVar("jobguard_delivery", default=None)
+"""Set by an adapter around the call of a task."""

@@ -1,0 +1,425 @@
+"""The public decorators. Each adds one policy to a function's guard; one engine runs them all.
+
+A decorator returns a new function around the *original* one, so that nothing is wrapped twice
+and the order of decorators does not matter. Settings are checked here, at decoration.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, TypeVar, cast, overload
+
+from jobguard import policies
+from jobguard.adapters.base import arriving
+from jobguard.adapters.inprocess import LocalDelivery
+from jobguard.decision import attempts_of
+from jobguard.dlq import check_name
+from jobguard.engine import execute, recover
+from jobguard.errors import InvalidType, InvalidValue
+from jobguard.guard import active
+from jobguard.job import Duplicate, Run, _current
+from jobguard.policies import (
+    DAY,
+    DeadLettering,
+    Deduplication,
+    Done,
+    Duration,
+    Fallback,
+    Mismatch,
+    OnError,
+    Policy,
+    Retrying,
+    Running,
+    TimeLimit,
+)
+from jobguard.task import Body, Task, attach, guard_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+
+KeySetting = str | tuple[str, ...] | Callable[..., object] | None
+
+
+class _Unset:
+    """What a setting is before anybody sets it, where None has a meaning."""
+
+    def __repr__(self) -> str:
+        return "<default>"
+
+
+_UNSET = _Unset()
+
+_NAMES: dict[type, str] = {
+    Deduplication: "@deduplicated",
+    Retrying: "@retrying",
+    DeadLettering: "@dead_letter",
+    Fallback: "@fallback",
+    TimeLimit: "@time_limit",
+}
+
+
+class Decorator(Generic[A]):
+    """A policy on its way to a function. `A` says what a duplicate or a fallback adds to the result."""
+
+    __slots__ = ("policy",)
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R | A]]:
+        return cast("Callable[P, Coroutine[Any, Any, R | A]]", add_policy(fn, self.policy))
+
+    def __repr__(self) -> str:
+        return f"{_NAMES[type(self.policy)]}({self.policy!r})"
+
+
+class SameResult(Protocol):
+    """A decorator that leaves the function's type as it is."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+
+class OrDuplicate(Protocol):
+    """A decorator after which a call may return a `Duplicate` in place of its result."""
+
+    def __call__(
+        self, fn: Callable[P, Awaitable[R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | Duplicate]]: ...
+
+
+def add_policy(fn: Callable[..., object], *added: Policy) -> Body:
+    """A guarded function around what `fn` guards already, or around `fn`.
+
+    Raises:
+        InvalidType: `fn` is not a coroutine function.
+        InvalidValue: it has a policy of this kind already.
+    """
+    task = guard_of(fn)
+    if task is None:
+        _check_function(fn, added)
+        if isinstance(getattr(fn, "__jobguard__", None), Task):
+            warnings.warn(
+                f"another decorator stands between those of jobguard on {fn.__qualname__}: {_NAMES[type(added[0])]} "
+                "starts a guard of its own around it; move the other decorator above or below all of jobguard's",
+                stacklevel=3,
+            )
+        return make_wrapper(Task(cast(Body, fn), added))
+    present = {type(policy) for policy in task.policies}
+    for policy in added:
+        if type(policy) in present:
+            raise InvalidValue(
+                f"{_NAMES[type(policy)]} is on {task.fn.__qualname__} already; write it once, with all its settings"
+            )
+    return make_wrapper(Task(task.fn, task.policies + added))
+
+
+def make_wrapper(task: Task) -> Body:
+    """The function that callers get. What is called most, a first run that succeeds, is kept short."""
+    fn, name, plan = task.fn, task.name, task.plan
+    attempts = attempts_of(plan, None)
+    retrying = plan.retrying
+    unclaimed = plan.deduplication is None and plan.time_limit is None
+    light = unclaimed and (retrying is None or retrying.deadline is None)
+    current, ticket = _current, arriving
+
+    @functools.wraps(fn)
+    async def guarded(*args: Any, **kwargs: Any) -> object:
+        arrived = ticket.get()
+        delivery = None if arrived is None else arrived.take()
+        if delivery is not None:
+            return await execute(task, active().runtime, delivery, args, kwargs)
+        if not light:
+            return await execute(task, active().runtime, LocalDelivery(), args, kwargs)
+        # Nothing is claimed and nothing can expire: the store is needed only if this run fails.
+        run = Run(name, attempts)
+        before = current.set(run)
+        try:
+            return await fn(*args, **kwargs)
+        except Exception as error:
+            failure = error
+        finally:
+            current.reset(before)
+        return await recover(task, active().runtime, LocalDelivery(run.ref), run, failure, args, kwargs)
+
+    attach(guarded, task)
+    return guarded
+
+
+def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
+    name = _NAMES[type(added[0])] if added else "jobguard"
+    if inspect.iscoroutinefunction(fn):
+        return
+    if isinstance(fn, (staticmethod, classmethod)):
+        kind = type(fn).__name__
+        raise InvalidType(f"{name} goes below @{kind}, onto the function itself; it got {fn!r}")
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise InvalidType(f"{name} needs a coroutine function, not the generator {fn!r}; return a value once")
+    hint = "; a function that makes the key goes by keyword: key=..." if name == "@deduplicated" else ""
+    raise InvalidType(f"{name} needs a coroutine function (async def), not {fn!r}{hint}")
+
+
+@overload
+def deduplicated(fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R | Duplicate]]: ...
+@overload
+def deduplicated(
+    key: KeySetting = None,
+    *,
+    scope: str | None = None,
+    ttl: Duration = DAY,
+    running: Literal["wait", "raise", "defer"],
+    done: Literal["replay", "raise", "run"] = "replay",
+    mismatch: Mismatch = "event",
+) -> SameResult: ...
+@overload
+def deduplicated(
+    key: KeySetting = None,
+    *,
+    scope: str | None = None,
+    ttl: Duration = DAY,
+    running: Running = "skip",
+    done: Done = "replay",
+    mismatch: Mismatch = "event",
+) -> OrDuplicate: ...
+def deduplicated(
+    given: object = None,
+    /,
+    *,
+    key: KeySetting = None,
+    scope: str | None = None,
+    ttl: Duration = DAY,
+    running: Running = "skip",
+    done: Done = "replay",
+    mismatch: Mismatch = "event",
+) -> object:
+    """Run the work of equal calls once, however many jobs ask for it.
+
+    Two jobs are the same work if their keys are equal. Guarantee: while a lease is valid, no two
+    runs for one key hold it, and a late one is fenced off. A job that crashed is taken over when
+    its lease has ended. Bodies may still repeat after a crash: hand
+    `current_job().idempotency_key` to whatever must not.
+
+    Args:
+        key: template over parameters (`"{message_id}"`, `"{event.id}"`), tuple of parameter names,
+            or function that gets the call's arguments (by keyword: `key=...`); None (default) = all
+            arguments. A first parameter named ctx, self or cls is left out.
+        scope: what keys are unique within; default `module.qualname`. Name it to let tasks share
+            keys, or to keep keys when a task is renamed.
+        ttl: seconds or timedelta for which a success answers duplicates. Default one day.
+        running: what a duplicate does while another job runs or waits for a retry: `"skip"`
+            (default) returns a `Duplicate`; `"wait"` and `"defer"` wait for the other's end, in-process
+            by sleeping and under a queue by coming back later; `"raise"` raises `DuplicateJob`.
+        done: what a duplicate of a success does: `"replay"` (default) returns the stored result,
+            `"skip"` a `Duplicate`; `"raise"` raises `DuplicateJob`; `"run"` runs again.
+        mismatch: the key is the same but arguments outside it differ: `"event"` (default) or `"raise"`.
+
+    Raises:
+        ConfigurationError: at decoration; a setting is wrong, and the message names it.
+        KeyNotEncodable: when called; an argument of the key has no stable encoding.
+        DuplicateJob, PayloadMismatch, ResultNotStored: when called; as chosen above.
+        StoreUnavailable: when called; the store is out of reach and `on_store_error="raise"`.
+    """
+    bare = inspect.isfunction(given) and given.__name__ != "<lambda>"
+    if given is not None and key is not None:
+        raise InvalidType(f"deduplicated got two keys, {given!r} and key={key!r}; leave one out")
+    policy = Deduplication(
+        key=key if bare or given is None else cast(KeySetting, given),
+        scope=None if scope is None else _text("scope", scope),
+        ttl=policies.seconds("ttl", ttl),
+        running=cast(Running, policies.choice("running", running, ("skip", "wait", "raise", "defer"))),
+        done=cast(Done, policies.choice("done", done, ("replay", "skip", "raise", "run"))),
+        mismatch=cast(Mismatch, policies.choice("mismatch", mismatch, ("event", "raise"))),
+    )
+    if bare:
+        return add_policy(cast("Callable[..., object]", given), policy)
+    return Decorator[Duplicate](policy)
+
+
+@overload
+def retrying(fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+@overload
+def retrying(
+    *,
+    on: OnError = Exception,
+    never: type[Exception] | tuple[type[Exception], ...] = (),
+    attempts: int | None = 3,
+    backoff: Callable[[int], float] | Duration = ...,
+    per: Mapping[type[Exception], SameResult] | None = None,
+    retry_after: Callable[[Exception], Duration | None] | None = None,
+    max_retry_after: Duration = 3600.0,
+    deadline: Duration | None = None,
+    max_crashes: int = 5,
+    max_snoozes: int | None = None,
+) -> SameResult: ...
+def retrying(
+    fn: Callable[..., object] | None = None,
+    /,
+    *,
+    on: object = Exception,
+    never: object = (),
+    attempts: int | _Unset | None = _UNSET,
+    backoff: object = _UNSET,
+    per: Mapping[type[Exception], object] | None = None,
+    retry_after: Callable[[Exception], Duration | None] | None = None,
+    max_retry_after: Duration = 3600.0,
+    deadline: Duration | None = None,
+    max_crashes: int = 5,
+    max_snoozes: int | None = None,
+) -> object:
+    """Run the job again after an error that may pass.
+
+    Under a queue the job is put off and its worker freed; in-process the call sleeps. Shutdowns,
+    cancellations and snoozes use up no attempt; crashes are counted apart. The last exception is
+    raised as it was, with a note on attempt and time.
+
+    Args:
+        on: exception types, or a function from exception to bool: what earns another run. Default
+            `Exception`. Cancellation and interpreter exits never do.
+        never: exception types that end the job at once, whatever `on` says.
+        attempts: total runs that may fail; None = no limit. Default 3, or the queue's own limit
+            (ARQ's `max_tries`) where that is set.
+        backoff: schedule, function from failure number (1-based) to seconds, or fixed duration.
+            Default `exponential(30, cap=600)`: up to 30, 60, 120 … 600 s, with full jitter.
+        per: other `retrying(...)` settings per exception type; the closest class wins. Their
+            `attempts` count all failures of the job.
+        retry_after: function from exception to seconds (or None): a floor for the delay, as a
+            Retry-After header gives it.
+        max_retry_after: seconds that such a floor may be at most. Default 3600.
+        deadline: seconds since the first start after which no run starts or goes on. Default none.
+        max_crashes: runs that may end together with their worker, or lose their lease. Default 5.
+        max_snoozes: snoozes that a job may take; None (default) = no limit.
+
+    Raises:
+        ConfigurationError: at decoration; a setting is wrong, and the message names it.
+        RetriesExhausted: when called; no run is left and the last error was itself a request to
+            run again (`RetryLater`, ARQ's `Retry`), or `GiveUp`; that one is its cause.
+    """
+    given = not isinstance(attempts, _Unset)
+    policy = Retrying(
+        on=policies.retry_on(on),
+        never=policies.exception_types("never", never),
+        attempts=policies.count("attempts", attempts)
+        if given and attempts is not None
+        else None
+        if given
+        else 3,
+        attempts_given=given,
+        backoff=Retrying().backoff if isinstance(backoff, _Unset) else policies.schedule("backoff", backoff),
+        per=_per_error(per),
+        retry_after=_function("retry_after", retry_after),
+        max_retry_after=policies.seconds("max_retry_after", max_retry_after, zero=True),
+        deadline=None if deadline is None else policies.seconds("deadline", deadline),
+        max_crashes=policies.count("max_crashes", max_crashes),
+        max_snoozes=None if max_snoozes is None else policies.count("max_snoozes", max_snoozes, least=0),
+    )
+    return Decorator[Never](policy) if fn is None else add_policy(fn, policy)
+
+
+@overload
+def dead_letter(fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+@overload
+def dead_letter(
+    *, queue: str = "default", redact: Iterable[str] = (), payload: bool = True
+) -> SameResult: ...
+def dead_letter(
+    fn: Callable[..., object] | None = None,
+    /,
+    *,
+    queue: str = "default",
+    redact: Iterable[str] = (),
+    payload: bool = True,
+) -> object:
+    """Keep the job as a dead letter when no run is left, then let its exception go on.
+
+    Guarantee: the letter is written before the queue is told that the job has ended; if that
+    cannot be done, the job is run again. Nothing is evicted.
+
+    Args:
+        queue: name of the dead letter queue. Default `"default"`.
+        redact: parameter names or dotted paths (`"customer.phone"`) whose values are masked in the
+            letter's preview, message and traceback. The payload keeps them: it is what is run again.
+        payload: whether to keep the arguments, so that the job can be run again. Default True.
+
+    Raises:
+        ConfigurationError: at decoration; a setting is wrong, and the message names it.
+    """
+    if isinstance(redact, str):
+        raise InvalidType(f"redact must be several names, not the string {redact!r}; write ({redact!r},)")
+    if not isinstance(payload, bool):
+        raise InvalidType(f"payload must be True or False, not {payload!r}")
+    policy = DeadLettering(
+        queue=check_name("queue", queue),
+        redact=tuple(_text("redact", name) for name in redact),
+        payload=payload,
+    )
+    return Decorator[Never](policy) if fn is None else add_policy(fn, policy)
+
+
+def fallback(
+    answer: Callable[..., Awaitable[A]] | Callable[..., A] | A,
+    /,
+    *,
+    on: type[Exception] | tuple[type[Exception], ...] = Exception,
+) -> Decorator[A]:
+    """Answer in place of the task once everything else is spent.
+
+    The answer goes to the caller or the queue, but it is no success: the job stays FAILED or
+    DEAD_LETTER, and the answer is never replayed. `Discard` and cancellation pass it by.
+
+    Args:
+        answer: a value, or a function (plain or async) that gets the exception and the call's
+            arguments.
+        on: exception types that are answered. Default `Exception`; others are raised.
+
+    Raises:
+        ConfigurationError: at decoration; a setting is wrong, and the message names it.
+    """
+    return Decorator(Fallback(answer, policies.exception_types("on", on)))
+
+
+def time_limit(seconds: Duration, /) -> SameResult:
+    """Bound each attempt: a run that takes longer is cancelled and fails with `TimeoutError`.
+
+    That is an ordinary error, which `@retrying` may answer with another run.
+
+    Args:
+        seconds: seconds or timedelta for one attempt.
+
+    Raises:
+        ConfigurationError: at decoration; the limit is not a positive duration.
+    """
+    return Decorator[Never](TimeLimit(policies.seconds("seconds", seconds)))
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidType(f"{name} must be a string, not {value!r}")
+    if value == "":
+        raise InvalidValue(f"{name} must not be empty")
+    return value
+
+
+def _function(
+    name: str, value: Callable[[Exception], Duration | None] | None
+) -> Callable[[Exception], Duration | None] | None:
+    if value is not None and not callable(value):
+        raise InvalidType(f"{name} must be a function from exception to seconds, not {value!r}")
+    return value
+
+
+def _per_error(per: Mapping[type[Exception], object] | None) -> tuple[tuple[type[Exception], Retrying], ...]:
+    """The settings of `per`, each made by `retrying(...)`."""
+    found: list[tuple[type[Exception], Retrying]] = []
+    for kind, settings in ({} if per is None else per).items():
+        policies.exception_types("per", kind)
+        policy = settings.policy if isinstance(settings, Decorator) else settings
+        if not isinstance(policy, Retrying):
+            raise InvalidType(f"per must map exception types to retrying(...), not to {settings!r}")
+        found.append((kind, policy))
+    return tuple(found)

@@ -1,0 +1,227 @@
+"""What happened, told as it happens: one frozen record a kind, and the hooks that receive them.
+
+A hook is any callable that takes an event. It is called where the thing happened, so it must be
+quick; what it raises is logged and goes no further.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from jobguard.job import JobStatus
+
+logger = logging.getLogger("jobguard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a job.
+
+    Attributes:
+        task: the task's name.
+        job: identity of the job (`queue:id:milliseconds`), `""` where there is none.
+        key: the deduplication key, or None.
+    """
+
+    task: str
+    job: str = ""
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded(Event):
+    """The body returned. Not sent for a first in-process run without a claim, which costs nothing."""
+
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateSkipped(Event):
+    """Another job has the key, and this one was not run."""
+
+    status: JobStatus
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateReplayed(Event):
+    """The work was done before; its stored result was returned. `own`: by this very job."""
+
+    owner: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadMismatched(Event):
+    """A duplicate came with other arguments than the job that had the key first."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred(Event):
+    """The job was put off without a run, for `delay` seconds. `reason` is `busy` or `running`."""
+
+    delay: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver(Event):
+    """The key was claimed from a job that had left it: crashed, interrupted or overdue."""
+
+    owner: str
+    fence: int
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """A run failed; the next is due in `delay` seconds."""
+
+    attempt: int
+    failures: int
+    delay: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snoozed(Event):
+    """The body asked to be run again in `delay` seconds without having failed."""
+
+    delay: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(Event):
+    """A run was cancelled. `recorded`: whether the store knows of it."""
+
+    attempt: int
+    recorded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost(Event):
+    """The lease ended while the body ran; the body was cancelled."""
+
+    fence: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRefused(Event):
+    """A late outcome was fenced off: `owner` has taken the key over under a higher fence."""
+
+    outcome: JobStatus
+    fence: int | None
+    owner: str
+    owner_fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """The job ended as FAILED. `reason` as in `DeadLetter.reason`, or `discarded` or `aborted`."""
+
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettered(Event):
+    """The job was kept as a dead letter."""
+
+    queue: str
+    id: str
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(Event):
+    """`@fallback` answered in place of the task."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultDropped(Event):
+    """The work succeeded, but its result could not be stored; it cannot be replayed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed(Event):
+    """A store operation failed. `operation` names it."""
+
+    operation: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RanUnguarded(Event):
+    """The store was out of reach and `on_store_error="run"`: the body ran without a claim."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeLost(Event):
+    """An outcome could not be recorded before the lease ended. The job may run again elsewhere."""
+
+    outcome: JobStatus
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultStoreUsed(Event):
+    """No `JobGuard` is active: records are kept in this process's memory only."""
+
+
+class Hook(Protocol):
+    """Receives every event. Called in the task in which it happened."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+_LEVELS: dict[type[Event], int] = {
+    Succeeded: logging.DEBUG,
+    DuplicateSkipped: logging.INFO,
+    DuplicateReplayed: logging.INFO,
+    Deferred: logging.INFO,
+    RetryScheduled: logging.WARNING,
+    Snoozed: logging.INFO,
+    Interrupted: logging.INFO,
+    DeadLettered: logging.ERROR,
+    Failed: logging.ERROR,
+    OutcomeLost: logging.CRITICAL,
+}
+
+
+def log_event(event: Event) -> None:
+    """The hook that is always there: one line an event to the logger `jobguard`.
+
+    Every value is `repr`ed, so that text from jobs cannot forge a line.
+    """
+    level = _LEVELS.get(type(event), logging.WARNING)
+    if logger.isEnabledFor(level):
+        values = " ".join(
+            f"{field.name}={getattr(event, field.name)!r}"
+            for field in fields(event)
+            if getattr(event, field.name) not in (None, "")
+        )
+        logger.log(level, "%s %s", type(event).__name__, values)
+
+
+def emit(hooks: Iterable[Hook], event: Event) -> None:
+    """Tell every hook; one that raises is logged and stops neither the others nor the job."""
+    log_event(event)
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception:
+            logger.exception("hook %r failed on %s", hook, type(event).__name__)

@@ -1,0 +1,43 @@
+"""A job's history as the store carries it from one run to the next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from jobguard.job import AttemptError, History
+
+KEPT_ERRORS = 20
+"""Failed attempts that a history describes; older ones are only counted."""
+
+
+def pack(history: History, offset: float) -> str:
+    """A history as text. `offset`: seconds between the first run's start and the record's."""
+    errors = [[error.attempt, round(error.at, 3), error.type, error.message] for error in history.errors]
+    return json.dumps(
+        [history.failures, history.interruptions, history.snoozes, round(offset, 3), errors],
+        separators=(",", ":"),
+    )
+
+
+def unpack(text: str, crashes: int, elapsed: float) -> tuple[History, float]:
+    """The history in a text, and its offset. The store counts crashes and time itself."""
+    if text == "":
+        return History(crashes=crashes, elapsed=elapsed), 0.0
+    failures, interruptions, snoozes, offset, errors = json.loads(text)
+    return (
+        History(
+            failures=failures,
+            interruptions=interruptions,
+            snoozes=snoozes,
+            crashes=crashes,
+            elapsed=elapsed + offset,
+            errors=tuple(AttemptError(*error) for error in errors),
+        ),
+        offset,
+    )
+
+
+def add_failure(history: History, error: AttemptError) -> History:
+    """A history with one more failed run."""
+    return replace(history, failures=history.failures + 1, errors=(*history.errors, error)[-KEPT_ERRORS:])

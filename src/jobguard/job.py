@@ -1,0 +1,206 @@
+"""What a job is, what it has been through, and which one is running here."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from enum import StrEnum, auto
+from hashlib import blake2b
+from typing import NamedTuple
+
+from jobguard.errors import NoCurrentJob
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    PROCESSING = auto()
+    SUCCESS = auto()
+    FAILED = auto()
+    RETRY = auto()
+    DEAD_LETTER = auto()
+
+
+class JobRef(NamedTuple):
+    """One requested run. Queues reuse ids, so the time of enqueueing belongs to the identity."""
+
+    queue: str
+    id: str
+    enqueued_ms: int = 0
+
+    @property
+    def identity(self) -> str:
+        """Text that names this job and no other."""
+        return f"{self.queue}:{self.id}:{self.enqueued_ms}"
+
+
+class Duplicate(NamedTuple):
+    """Returned in place of a result when the work was another job's. Falsy.
+
+    A named tuple, so that it passes through pickle and JSON serialisers alike.
+    """
+
+    key: str
+    status: JobStatus
+    owner: str
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """One failed attempt: its number, when it failed (Unix seconds, for people), and how."""
+
+    attempt: int
+    at: float
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a job has been through before this run.
+
+    Attributes:
+        failures: runs that raised; what `attempts` counts.
+        interruptions: runs ended by shutdown or cancellation.
+        snoozes: runs that asked to be run again without failing.
+        crashes: runs that ended with their worker or lost their lease.
+        elapsed: seconds since the first run started, when this record was made.
+        errors: the last failed attempts, oldest first.
+    """
+
+    failures: int = 0
+    interruptions: int = 0
+    snoozes: int = 0
+    crashes: int = 0
+    elapsed: float = 0.0
+    errors: tuple[AttemptError, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """How often the body was started before."""
+        return self.failures + self.interruptions + self.snoozes + self.crashes
+
+    def with_interruption(self) -> History:
+        return replace(self, interruptions=self.interruptions + 1)
+
+    def with_snooze(self) -> History:
+        return replace(self, snoozes=self.snoozes + 1)
+
+    def with_crashes(self, crashes: int) -> History:
+        return replace(self, crashes=crashes)
+
+
+NO_HISTORY = History()
+
+
+class Run:
+    """One run of a body, as the engine keeps it; `current_job()` reads it. Cheap to make."""
+
+    __slots__ = ("_ref", "attempts", "fence", "history", "key", "started", "task")
+
+    def __init__(
+        self,
+        task: str,
+        attempts: int | None,
+        ref: JobRef | None = None,
+        history: History = NO_HISTORY,
+        key: str | None = None,
+        fence: int | None = None,
+    ) -> None:
+        self.task = task
+        self.attempts = attempts
+        self._ref = ref
+        self.history = history
+        self.key = key
+        self.fence = fence
+        self.started = time.monotonic()
+
+    @property
+    def ref(self) -> JobRef:
+        """The job; an in-process one gets its id when somebody asks for it."""
+        if self._ref is None:
+            self._ref = local_ref()
+        return self._ref
+
+    @property
+    def attempt(self) -> int:
+        return self.history.runs + 1
+
+
+def local_ref() -> JobRef:
+    """The identity of a job that no queue has handed out."""
+    return JobRef("local", uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The job that is running here, as `current_job()` shows it.
+
+    Attributes:
+        task: the task's name.
+        id: the queue's id of the job, or one made up in-process.
+        queue: the queue's name, `"local"` in-process.
+        attempt: which run of the body this is, 1-based.
+        failures: earlier runs that raised.
+        interruptions: earlier runs ended by shutdown or cancellation.
+        crashes: earlier runs that ended with their worker.
+        remaining: runs left if this one fails; None = no limit.
+        last_error: how the last failed run failed, or None.
+        key: what makes jobs the same work, or None without `@deduplicated`.
+        fence: strictly rising number of this claim, to hand to storage that can refuse
+            older ones; None without `@deduplicated`.
+        idempotency_key: stable over all attempts, to hand to an API that takes one.
+    """
+
+    task: str
+    id: str
+    queue: str
+    attempt: int
+    failures: int
+    interruptions: int
+    crashes: int
+    remaining: int | None
+    last_error: AttemptError | None
+    key: str | None
+    fence: int | None
+    idempotency_key: str = field(repr=False)
+
+
+_current: ContextVar[Run | None] = ContextVar("jobguard_run", default=None)
+
+
+def current_job() -> Job:
+    """The job that is running in this task or one it started.
+
+    Raises:
+        NoCurrentJob: outside a guarded task.
+    """
+    run = _current.get()
+    if run is None:
+        raise NoCurrentJob(
+            "no guarded task is running here; call current_job() inside a function decorated with "
+            "@deduplicated, @retrying or another decorator of jobguard"
+        )
+    history = run.history
+    remaining = None if run.attempts is None else max(run.attempts - history.failures - 1, 0)
+    key = run.key
+    source = run.ref.identity if key is None else key
+    return Job(
+        task=run.task,
+        id=run.ref.id,
+        queue=run.ref.queue,
+        attempt=run.attempt,
+        failures=history.failures,
+        interruptions=history.interruptions,
+        crashes=history.crashes,
+        remaining=remaining,
+        last_error=history.errors[-1] if history.errors else None,
+        key=key,
+        fence=run.fence,
+        idempotency_key=blake2b(source.encode(), digest_size=16, person=b"jobguard-idem").hexdigest(),
+    )

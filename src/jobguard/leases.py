@@ -1,0 +1,153 @@
+"""Leases held by this process, and the heartbeat that renews them all at once.
+
+A holder trusts only its own monotonic clock, started before the claim was sent: when the time it
+knows of is over, the body is cancelled, whatever the store would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from jobguard.scopes import Background, Deadline, on_asyncio
+
+BEATS_PER_LEASE = 3
+
+
+class Held:
+    """One lease: until when it certainly holds, and the deadline of the body that runs under it.
+
+    Attributes:
+        name: what is held: a record's key, a queue's mark.
+        token: random id of the claim.
+        until: `anyio.current_time()` up to which the lease holds if nobody renews it.
+        lost: the store said that the lease is not ours any more.
+    """
+
+    __slots__ = ("_deadline", "lost", "name", "token", "until")
+
+    def __init__(self, name: str, token: str, until: float) -> None:
+        self.name = name
+        self.token = token
+        self.until = until
+        self.lost = False
+        self._deadline: Deadline | None = None
+
+    def deadline(self) -> Deadline:
+        """A deadline that moves with the lease; one at a time."""
+        self._deadline = Deadline(0.0 if self.lost else self.until)
+        return self._deadline
+
+    def renewed(self, until: float) -> None:
+        self.until = max(self.until, until)
+        if self._deadline is not None:
+            self._deadline.move(self.until)
+
+    def lose(self) -> None:
+        """The lease is gone: end the body now."""
+        self.lost = True
+        self.until = 0.0
+        if self._deadline is not None:
+            self._deadline.move(0.0)
+
+
+class Heartbeat:
+    """Renews every lease of a process in one call per interval, whatever their number.
+
+    Args:
+        lease: seconds that a lease lasts from a renewal.
+        renew: sends the renewals; answers per lease whether it still holds.
+        failed: told of an error in `renew`; the leases then run on towards their end.
+        background: where the beating task lives.
+    """
+
+    def __init__(
+        self,
+        lease: float,
+        renew: Callable[[Sequence[Held]], Awaitable[Sequence[bool]]],
+        failed: Callable[[Exception], None],
+        background: Background,
+    ) -> None:
+        self.lease = lease
+        self._interval = lease / BEATS_PER_LEASE
+        self._renew = renew
+        self._failed = failed
+        self._background = background
+        self._held: dict[str, Held] = {}
+        self._home: object = None
+        self._beating: frozenset[str] = frozenset()
+        self._beaten: anyio.Event | None = None
+        self._rest: anyio.Event | None = None
+
+    def add(self, held: Held) -> None:
+        """Renew this lease from now on."""
+        self._held[held.token] = held
+        home = _event_loop()
+        if self._home is not home:
+            self._home = home
+            self._rest = anyio.Event()
+            self._background.start(self._beat)
+
+    def discard(self, held: Held) -> None:
+        """Stop renewing; a renewal that is on its way may still arrive."""
+        self._held.pop(held.token, None)
+
+    async def settled(self, held: Held) -> None:
+        """Stop renewing, and return when no renewal of this lease is on its way."""
+        self.discard(held)
+        if held.token in self._beating and self._beaten is not None:
+            await self._beaten.wait()
+
+    def rest(self) -> None:
+        """Stop beating now if nothing is held, instead of at the next beat."""
+        if self._rest is not None and not self._held:
+            self._rest.set()
+
+    async def _beat(self) -> None:
+        home, rest = self._home, self._rest
+        assert rest is not None
+        pause = self._interval
+        try:
+            while True:
+                with anyio.move_on_after(pause):
+                    await rest.wait()
+                if not self._held or rest.is_set() or self._home is not home:
+                    return
+                pause = self._interval if await self._renew_all() else self._interval / BEATS_PER_LEASE
+        finally:
+            if self._home is home:
+                self._home = None
+
+    async def _renew_all(self) -> bool:
+        batch = list(self._held.values())
+        sent = anyio.current_time()
+        self._beating = frozenset(held.token for held in batch)
+        self._beaten = anyio.Event()
+        try:
+            with anyio.fail_after(self._interval):
+                answers = await self._renew(batch)
+        except Exception as error:
+            self._failed(error)
+            return False
+        finally:
+            self._beating = frozenset()
+            self._beaten.set()
+        for held, holds in zip(batch, answers, strict=True):
+            if held.token not in self._held:
+                continue
+            if holds:
+                held.renewed(sent + self.lease)
+            else:
+                held.lose()
+        return True
+
+
+def _event_loop() -> object:
+    if on_asyncio():
+        import asyncio
+
+        return asyncio.get_running_loop()
+    import trio
+
+    return trio.lowlevel.current_trio_token()

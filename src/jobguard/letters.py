@@ -1,0 +1,187 @@
+"""From a job that ended badly to the dead letter that explains it, and to JSON and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
+
+from jobguard.codec import Codec, clip, preview, redactor
+from jobguard.errors import NotEncodable, StoreError
+from jobguard.job import AttemptError, History, JobRef
+from jobguard.policies import DeadLettering
+from jobguard.stores.base import DeadLetter
+
+TRACEBACK_LIMIT = 16_384
+MESSAGE_LIMIT = 2_048
+PAYLOAD_LIMIT = 256 * 1024
+
+
+def letter_id(identity: str) -> str:
+    """The id of a job's dead letter: the same each time its end is written."""
+    return blake2b(
+        identity.encode("utf-8", "surrogatepass"), digest_size=12, person=b"jobguard-dlq"
+    ).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a job ended badly.
+
+    Attributes:
+        adapter: the queue library's name.
+        job: which job.
+        task: its name, as its queue knows it.
+        key: its deduplication key, if any.
+        history: what it went through.
+        error: the last error.
+        reason: why no run is left, in a word.
+        raw: the job as its queue stores it, if there is such a thing.
+    """
+
+    adapter: str
+    job: JobRef
+    task: str
+    key: str | None
+    history: History
+    error: Exception
+    reason: str
+    raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A call's arguments, without ctx, and the names of the parameters that the positional ones fill."""
+
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    names: tuple[str, ...]
+
+
+def write_letter(end: End, policy: DeadLettering, codec: Codec, call: Arguments | None) -> DeadLetter:
+    """Describe the end of a job. Never raises for what the arguments or the error contain.
+
+    Args:
+        end: what happened.
+        policy: what to keep and what to mask.
+        codec: writes the arguments.
+        call: the arguments; None = they are not known, and only the queue's own bytes can be kept.
+    """
+    shown = _NOTHING if call is None else call
+    mask = redactor(shown.args, shown.kwargs, shown.names, policy.redact)
+    payload, payload_format = _payload(policy, codec, call, end.raw)
+    error, history = end.error, end.history
+    return DeadLetter(
+        id=letter_id(end.job.identity),
+        adapter=end.adapter,
+        queue=end.job.queue,
+        task=end.task,
+        job_id=end.job.id,
+        enqueued_ms=end.job.enqueued_ms,
+        key=end.key,
+        payload=payload,
+        payload_format=payload_format,
+        preview=preview(shown.args, shown.kwargs, shown.names, policy.redact),
+        error_type=type_name(error),
+        error_message=clip(mask(message_of(error)), MESSAGE_LIMIT),
+        traceback=clip(mask("".join(traceback.format_exception(error))), TRACEBACK_LIMIT),
+        causes=tuple(
+            clip(mask(f"{type_name(cause)}: {message_of(cause)}"), MESSAGE_LIMIT) for cause in _causes(error)
+        ),
+        reason=end.reason,
+        fingerprint=_fingerprint(error),
+        attempts=tuple(
+            AttemptError(attempt.attempt, attempt.at, attempt.type, mask(attempt.message))
+            for attempt in history.errors
+        ),
+        failures=history.failures,
+        interruptions=history.interruptions,
+        crashes=history.crashes,
+        first_seen=time.time() - history.elapsed,
+        failed_at=time.time(),
+        worker=worker_name(),
+    )
+
+
+_NOTHING = Arguments((), {}, ())
+
+
+def to_text(letter: DeadLetter) -> str:
+    """A letter as one line of JSON."""
+    return json.dumps(asdict(letter), separators=(",", ":"), ensure_ascii=True)
+
+
+def from_text(text: str) -> DeadLetter:
+    """A letter from its JSON.
+
+    Raises:
+        StoreError: the text is not a letter; it says what is wrong.
+    """
+    try:
+        values = json.loads(text)
+        values["causes"] = tuple(values["causes"])
+        values["attempts"] = tuple(AttemptError(**attempt) for attempt in values["attempts"])
+        known = {field.name for field in fields(DeadLetter)}
+        return DeadLetter(**{name: value for name, value in values.items() if name in known})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError(f"a dead letter in the store cannot be read: {error!r}") from error
+
+
+def type_name(error: BaseException) -> str:
+    """An error's class as people write it: builtins without their module."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def message_of(error: BaseException) -> str:
+    """`str(error)`, also where that itself fails."""
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<message unreadable: {type_name(broken)}>"
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _payload(
+    policy: DeadLettering, codec: Codec, call: Arguments | None, raw: bytes | None
+) -> tuple[str | None, str]:
+    """The arguments, portable if the codec can, else the queue's own bytes, else nothing."""
+    if not policy.payload:
+        return None, "none"
+    if call is not None:
+        with suppress(NotEncodable):
+            text = codec.encode({"args": list(call.args), "kwargs": dict(call.kwargs)})
+            if len(text) <= PAYLOAD_LIMIT:
+                return text, "json"
+    if raw is not None and len(raw) <= PAYLOAD_LIMIT:
+        return base64.b64encode(raw).decode(), "opaque"
+    return None, "none"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The chain of causes and contexts below an error, outermost first; cut where it is a ring."""
+    chain: list[BaseException] = []
+    seen = {id(error)}
+    below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    while below is not None and id(below) not in seen:
+        seen.add(id(below))
+        chain.append(below)
+        below = below.__cause__ or (None if below.__suppress_context__ else below.__context__)
+    return chain[:20]
+
+
+def _fingerprint(error: BaseException) -> str:
+    """What groups letters of one cause: the error's type and where it was raised, not its text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].name}" if frames else ""
+    return blake2b(f"{type_name(error)}@{where}".encode(), digest_size=8).hexdigest()

@@ -1,0 +1,177 @@
+"""What a task asks for: one frozen record per decorator, checked when it is made.
+
+A record holds settings and says nothing of how they are carried out; the engine reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal, cast
+
+from jobguard.backoff import Schedule, exponential
+from jobguard.errors import InvalidType, InvalidValue
+
+Duration = float | timedelta
+Running = Literal["skip", "wait", "raise", "defer"]
+Done = Literal["replay", "skip", "raise", "run"]
+Mismatch = Literal["event", "raise"]
+OnError = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplication:
+    """`@deduplicated`: claim a key before the run. Durations in seconds."""
+
+    key: str | tuple[str, ...] | Callable[..., object] | None = None
+    scope: str | None = None
+    ttl: float = DAY
+    running: Running = "skip"
+    done: Done = "replay"
+    mismatch: Mismatch = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """`@retrying`: which errors earn another run, how many, and after which delay.
+
+    `attempts` is None for no limit; `attempts_given` tells a default, which a queue's own limit
+    may replace, from a number that the user wrote.
+    """
+
+    on: OnError = Exception
+    never: tuple[type[Exception], ...] = ()
+    attempts: int | None = 3
+    attempts_given: bool = False
+    backoff: Callable[[int], float] = field(default_factory=lambda: exponential(30, cap=600))
+    per: tuple[tuple[type[Exception], Retrying], ...] = ()
+    retry_after: Callable[[Exception], float | timedelta | None] | None = None
+    max_retry_after: float = 3600.0
+    deadline: float | None = None
+    max_crashes: int = 5
+    max_snoozes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettering:
+    """`@dead_letter`: keep the job when no run is left."""
+
+    queue: str = "default"
+    redact: tuple[str, ...] = ()
+    payload: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """`@fallback`: an answer once everything else is spent."""
+
+    answer: object
+    on: tuple[type[Exception], ...] = (Exception,)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """`@time_limit`: seconds that one attempt may take."""
+
+    seconds: float
+
+
+Policy = Deduplication | Retrying | DeadLettering | Fallback | TimeLimit
+
+_ORDER: dict[type, int] = {Deduplication: 0, Retrying: 1, TimeLimit: 2, DeadLettering: 3, Fallback: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policies of one task, at most one of a kind."""
+
+    deduplication: Deduplication | None = None
+    retrying: Retrying | None = None
+    time_limit: TimeLimit | None = None
+    dead_lettering: DeadLettering | None = None
+    fallback: Fallback | None = None
+
+    @classmethod
+    def of(cls, policies: tuple[Policy, ...]) -> Policies:
+        """Gather policies given in any order."""
+        found: dict[type, Policy] = {type(policy): policy for policy in policies}
+        return cls(
+            deduplication=cast("Deduplication | None", found.get(Deduplication)),
+            retrying=cast("Retrying | None", found.get(Retrying)),
+            time_limit=cast("TimeLimit | None", found.get(TimeLimit)),
+            dead_lettering=cast("DeadLettering | None", found.get(DeadLettering)),
+            fallback=cast("Fallback | None", found.get(Fallback)),
+        )
+
+
+def in_order(policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
+    """Policies in the one order in which they are listed, whatever order they were written in."""
+    return tuple(sorted(policies, key=lambda policy: _ORDER[type(policy)]))
+
+
+def seconds(name: str, value: object, *, least: float = 0.0, zero: bool = False) -> float:
+    """Seconds of a duration setting.
+
+    Raises:
+        InvalidType: it is neither a number nor a timedelta.
+        InvalidValue: it is negative, not finite, or zero where `zero` is False.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise InvalidType(f"{name} must be seconds or a timedelta, not {value!r}")
+    if not (least < number < float("inf") or (zero and number == least)):
+        bound = f"{least:g} or more" if zero else f"more than {least:g}"
+        raise InvalidValue(f"{name} must be a finite duration of {bound} seconds, not {value!r}")
+    return float(number)
+
+
+def count(name: str, value: object, *, least: int = 1) -> int:
+    """A whole number setting of `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidType(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise InvalidValue(f"{name} must be {least} or more, not {value!r}")
+    return value
+
+
+def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return cast(str, value)
+
+
+def exception_types(name: str, value: object) -> tuple[type[Exception], ...]:
+    """An exception type or several; only those below `Exception`, since others end the worker."""
+    kinds = value if isinstance(value, tuple) else (value,)
+    for kind in kinds:
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise InvalidType(f"{name} must be an exception type or a tuple of them, not {value!r}")
+        if not issubclass(kind, Exception):
+            raise InvalidValue(
+                f"{name} must name subclasses of Exception, not {kind!r}: cancellation and "
+                "interpreter exits are never handled; leave it out"
+            )
+    return cast("tuple[type[Exception], ...]", kinds)
+
+
+def retry_on(value: object) -> OnError:
+    """The `on` of a retry policy: types, or a predicate over the exception."""
+    if isinstance(value, type) or isinstance(value, tuple):
+        return exception_types("on", value)
+    if not callable(value):
+        raise InvalidType(f"on must be an exception type, a tuple of them or a predicate, not {value!r}")
+    return cast("Callable[[Exception], bool]", value)
+
+
+def schedule(name: str, value: object) -> Callable[[int], float]:
+    """A backoff: a schedule, a callable from failure number to seconds, or a fixed duration."""
+    if isinstance(value, Schedule):
+        return value
+    if callable(value):
+        return cast("Callable[[int], float]", value)
+    fixed = seconds(name, value, zero=True)
+    return lambda failure: fixed

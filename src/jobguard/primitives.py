@@ -1,0 +1,216 @@
+"""Building blocks for tasks written by hand, on the same records as the decorators.
+
+    if await is_job_already_processed(ctx, key):
+        return
+    try:
+        ...
+    except Exception as error:
+        await log_job_failure(ctx, key, error, ctx["job_try"], 3)
+        if ctx["job_try"] < 3:
+            raise Retry(defer=await get_retry_delay(ctx["job_try"])) from error
+        await move_to_dead_letter_queue(ctx, key, error)
+        raise
+    await mark_job_as_processed(ctx, key)
+
+`ctx` is what an ARQ worker hands to its tasks, protected or not. Records are kept in the worker's
+Redis (a protected worker's own store) under the namespace `jobguard`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jobguard.backoff import exponential
+from jobguard.codec import Codec, clip, preview
+from jobguard.errors import InvalidType
+from jobguard.guard import delivering
+from jobguard.history import add_failure, pack, unpack
+from jobguard.job import AttemptError, History, JobRef
+from jobguard.keys import compile_key
+from jobguard.letters import MESSAGE_LIMIT, End, message_of, to_text, type_name, write_letter
+from jobguard.policies import DAY, DeadLettering, Duration, seconds
+from jobguard.stores.base import Claim, LetterQueue, Settlement, State, Store, Verdict
+
+if TYPE_CHECKING:
+    from arq.connections import ArqRedis
+
+logger = logging.getLogger("jobguard")
+
+LEASE = 310.0
+"""Seconds after which a claim ends by itself: as long as ARQ itself takes a job to be running."""
+UNFINISHED = 30 * DAY
+NAMESPACE = "jobguard"
+QUEUE = "default"
+UNKNOWN = "<unknown>"
+
+Context = Mapping[Any, Any]
+
+
+async def is_job_already_processed(ctx: Context, job_key: str) -> bool:
+    """Claim the work, atomically; False = this job may do it now.
+
+    True = it has succeeded, or another job holds it. The same job gets False until it succeeds,
+    however often it is delivered. The claim ends by `mark_job_as_processed`, `log_job_failure` or
+    `move_to_dead_letter_queue`; left alone, after 310 s.
+
+    Args:
+        ctx: what the worker handed to the task.
+        job_key: what makes two jobs the same work.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    work = _work(ctx, job_key)
+    claim = Claim(work.key, work.job.identity, work.token, LEASE, UNFINISHED)
+    reply = await work.store.claim(claim)
+    if reply.verdict is Verdict.BUSY:
+        # An earlier delivery of this job has released the claim under this token. A new one on the
+        # job's own record lets it be claimed again.
+        released = work.settlement(State.INTERRUPTED, history=reply.history)
+        await work.store.settle(released._replace(token=secrets.token_urlsafe(9)))
+        reply = await work.store.claim(claim)
+    return reply.verdict not in (Verdict.GRANTED, Verdict.ENDED)
+
+
+async def mark_job_as_processed(ctx: Context, job_key: str, ttl: Duration = DAY) -> bool:
+    """End the claim with success; other jobs of this key are then already processed for `ttl` seconds.
+
+    Returns:
+        False if the success was refused, since another job has taken the claim over meanwhile.
+    """
+    work = _work(ctx, job_key)
+    settlement = work.settlement(State.SUCCESS, lasts=seconds("ttl", ttl))
+    return await work.settle(settlement)
+
+
+async def log_job_failure(
+    ctx: Context, job_key: str, error: Exception, attempt: int, max_attempts: int, **details: object
+) -> None:
+    """Log a failed attempt, note it in the job's history, and release the claim.
+
+    Args:
+        ctx: what the worker handed to the task.
+        job_key: what makes two jobs the same work.
+        error: what failed.
+        attempt: which attempt it was, 1-based.
+        max_attempts: how many there are.
+        details: more for the log line; every value is `repr`ed.
+    """
+    work = _work(ctx, job_key)
+    logger.warning(
+        "job %r with key %r failed on attempt %r of %r: %s %s",
+        work.job.id,
+        job_key,
+        attempt,
+        max_attempts,
+        repr(error),
+        " ".join(f"{name}={value!r}" for name, value in details.items()),
+    )
+    history = add_failure(await work.history(), _attempt_error(attempt, error))
+    await work.settle(work.settlement(State.INTERRUPTED, history=pack(history, 0.0)))
+
+
+async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception, **details: object) -> str:
+    """Keep the job in the dead letter queue `"default"` and end the claim.
+
+    Args:
+        ctx: what the worker handed to the task.
+        job_key: what makes two jobs the same work.
+        error: what failed.
+        details: kept in the letter's preview.
+
+    Returns:
+        The letter's id; the same one each time this job is moved.
+    """
+    work = _work(ctx, job_key)
+    raw = await ctx["redis"].get(f"arq:job:{work.job.id}")
+    end = End(
+        adapter="arq",
+        job=work.job,
+        task=UNKNOWN,
+        key=work.key.removeprefix(f"{NAMESPACE}:"),
+        history=await work.history(),
+        error=error,
+        reason="moved",
+        raw=raw,
+    )
+    letter = write_letter(end, DeadLettering(QUEUE), Codec(), None)
+    letter = replace(letter, preview=preview((), {"job_key": job_key, **details}, (), ()))
+    text = to_text(letter)
+    await work.settle(work.settlement(State.DEAD_LETTER, body=text))
+    await work.store.put_letter(LetterQueue(NAMESPACE, QUEUE), letter.id, text)
+    return letter.id
+
+
+async def get_retry_delay(attempt: int) -> float:
+    """Seconds to wait after a failed attempt: 30, 60, 120 … at most 600; without jitter."""
+    return _DELAYS.base(attempt)
+
+
+_DELAYS = exponential(30, cap=600, jitter=None)
+
+
+class _Work(NamedTuple):
+    """A key and the job that asks for it. The token is the same for every delivery of a job."""
+
+    store: Store
+    key: str
+    job: JobRef
+    token: str
+
+    def settlement(
+        self, state: State, *, lasts: float = 0.0, history: str = "", body: str | None = None
+    ) -> Settlement:
+        return Settlement(
+            self.key, self.job.identity, self.token, None, state, lasts, DAY if state.ended else UNFINISHED,
+            history=history, body=body,
+        )  # fmt: skip
+
+    async def settle(self, settlement: Settlement) -> bool:
+        reply = await self.store.settle(settlement)
+        if not reply.accepted:
+            logger.warning(
+                "%s of job %r was refused: %r holds the key",
+                settlement.state.status,
+                self.job.id,
+                reply.owner,
+            )
+        return reply.accepted
+
+    async def history(self) -> History:
+        record = await self.store.look_up(self.key)
+        if record is None or record.owner != self.job.identity:
+            return History()
+        return unpack(record.history, record.crashes, record.elapsed)[0]
+
+
+def _work(ctx: Context, job_key: str) -> _Work:
+    if not isinstance(job_key, str):
+        raise InvalidType(f"job_key must be a string, not {job_key!r}")
+    guard = delivering.get()
+    if guard is not None:
+        store = guard.store
+    else:
+        from jobguard.stores.redis import RedisStore
+
+        store = RedisStore(ctx["redis"])
+    pool: ArqRedis = ctx["redis"]
+    job = JobRef(pool.default_queue_name, ctx["job_id"], int(ctx["enqueue_time"].timestamp() * 1000))
+    digest = _make_key((job_key,), {}).digest
+    return _Work(store, f"{NAMESPACE}:{digest}", job, f"by-hand:{job.id}:{job.enqueued_ms}")
+
+
+def _by_hand(job_key: str) -> None:
+    """Stands for a task of which only the key is known."""
+
+
+_make_key = compile_key(_by_hand, key="{job_key}", scope="jobguard.primitives")
+
+
+def _attempt_error(attempt: int, error: Exception) -> AttemptError:
+    return AttemptError(attempt, time.time(), type_name(error), clip(message_of(error), MESSAGE_LIMIT))

@@ -1,0 +1,60 @@
+"""Where jobs are guarded: the store, its name space and the settings every delivery shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jobguard.codec import Codec
+from jobguard.events import Event, Hook, StoreFailed, emit
+from jobguard.leases import Heartbeat, Held
+from jobguard.scopes import Background
+from jobguard.stores.base import LetterQueue, Renewal, Store
+
+OnStoreError = Literal["raise", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the engine works with. Made by `JobGuard`; `lease` in seconds."""
+
+    store: Store
+    namespace: str
+    lease: float
+    hooks: tuple[Hook, ...]
+    codec: Codec
+    on_store_error: OnStoreError
+    background: Background
+    heartbeat: Heartbeat
+
+    def emit(self, event: Event) -> None:
+        emit(self.hooks, event)
+
+    def record_key(self, digest: str) -> str:
+        return f"{self.namespace}:{digest}"
+
+    def letter_queue(self, name: str) -> LetterQueue:
+        return LetterQueue(self.namespace, name)
+
+
+def make_runtime(
+    store: Store,
+    *,
+    namespace: str,
+    lease: float,
+    hooks: tuple[Hook, ...],
+    codec: Codec,
+    on_store_error: OnStoreError,
+) -> Runtime:
+    """Put the parts together; nothing starts until the first lease is held."""
+    background = Background()
+
+    async def renew(held: Sequence[Held]) -> Sequence[bool]:
+        return await store.renew([Renewal(each.name, each.token, lease) for each in held])
+
+    def failed(error: Exception) -> None:
+        emit(hooks, StoreFailed(task="", operation="renew", error=repr(error)))
+
+    heartbeat = Heartbeat(lease, renew, failed, background)
+    return Runtime(store, namespace, lease, hooks, codec, on_store_error, background, heartbeat)

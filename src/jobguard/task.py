@@ -1,0 +1,79 @@
+"""A decorated function: what was decorated, with which policies, and what follows from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol, cast
+
+from jobguard.codec import resolve_return_annotation
+from jobguard.keys import Key, compile_key
+from jobguard.policies import Policies, Policy, in_order
+
+Body = Callable[..., Coroutine[Any, Any, object]]
+CONTEXT_NAMES = ("ctx", "self", "cls")
+
+
+class Task:
+    """The guard of one function: `fn.__jobguard__`.
+
+    Attributes:
+        fn: the original function.
+        name: `module.qualname`, for events and letters.
+        policies: one per decorator, in a fixed order whatever order they were written in.
+        plan: the same policies by kind.
+        wrapper: the decorated function; `functools.wraps` copies `__jobguard__` onto foreign
+            wrappers, so the guard counts only where `fn.__jobguard__.wrapper is fn`.
+        make_key: from the call's arguments to its key; None without `@deduplicated`.
+        plain_result: the type says that a duplicate is never returned.
+    """
+
+    def __init__(self, fn: Body, policies: tuple[Policy, ...]) -> None:
+        self.fn = fn
+        self.name = f"{fn.__module__}.{fn.__qualname__}"
+        self.policies = in_order(policies)
+        self.plan = Policies.of(policies)
+        self.wrapper: Body | None = None
+        self.parameters = tuple(inspect.signature(fn).parameters)
+        deduplication = self.plan.deduplication
+        self.make_key: Callable[[tuple[object, ...], Mapping[str, object]], Key] | None = None
+        self.plain_result = False
+        if deduplication is not None:
+            self.make_key = compile_key(fn, key=deduplication.key, scope=deduplication.scope)
+            self.plain_result = deduplication.running != "skip" and deduplication.done != "skip"
+        self._returns: object = _UNRESOLVED
+
+    @property
+    def returns(self) -> object:
+        """The return annotation, resolved when first needed: the classes it names may come later."""
+        if self._returns is _UNRESOLVED:
+            self._returns = resolve_return_annotation(self.fn)
+        return self._returns
+
+    def own_arguments(self, args: tuple[object, ...]) -> tuple[tuple[object, ...], tuple[str, ...]]:
+        """Positional arguments and parameter names without a leading ctx, self or cls."""
+        if self.parameters and self.parameters[0] in CONTEXT_NAMES:
+            return args[1:], self.parameters[1:]
+        return args, self.parameters
+
+    def __repr__(self) -> str:
+        return f"<jobguard task {self.name} {list(self.policies)!r}>"
+
+
+_UNRESOLVED = object()
+
+
+class _Guarded(Protocol):
+    __jobguard__: Task
+
+
+def guard_of(fn: object) -> Task | None:
+    """The guard of a decorated function, or None: a copied `__jobguard__` does not count."""
+    task = getattr(fn, "__jobguard__", None)
+    return task if isinstance(task, Task) and task.wrapper is fn else None
+
+
+def attach(wrapper: Body, task: Task) -> None:
+    """Make `wrapper` the decorated form of `task`."""
+    task.wrapper = wrapper
+    cast("_Guarded", wrapper).__jobguard__ = task
