@@ -132,15 +132,14 @@ class Batcher:
     async def _depart(self) -> None:
         """Send what has gathered: one journey per server and pipeline."""
         commands, self._pending = self._pending, []
-        if len(commands) == 1 and not commands[0].future.cancelled():
-            return await self._travel(commands)
         waited_for: list[_Command] = []
         for command in commands:
             if command.future.cancelled():
                 self._leave_line(command)
             else:
                 waited_for.append(command)
-        groups = await self._by_server(waited_for) if self.clustered else [waited_for]
+        spread = self.clustered and len(waited_for) > 1
+        groups = await self._by_server(waited_for) if spread else [waited_for]
         journeys = [
             group[start : start + LONGEST_PIPELINE]
             for group in groups

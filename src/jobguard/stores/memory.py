@@ -13,8 +13,8 @@ from jobguard.stores.base import (
     LetterQueue,
     Record,
     Renewal,
-    SettleReply,
     Settlement,
+    SettleReply,
     State,
     Verdict,
 )

@@ -16,8 +16,8 @@ from jobguard.stores.base import (
     LetterQueue,
     Record,
     Renewal,
-    SettleReply,
     Settlement,
+    SettleReply,
     State,
     Verdict,
 )

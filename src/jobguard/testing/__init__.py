@@ -1,0 +1,26 @@
+"""For tests: a contract for stores, an embedded server, a clock moved by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobguard.testing.clock import ManualClock
+from jobguard.testing.valkey import EmbeddedValkey
+
+if TYPE_CHECKING:
+    from jobguard.testing.contract import StoreContract
+
+__all__ = ["EmbeddedValkey", "ManualClock", "StoreContract"]
+
+
+def __getattr__(name: str) -> object:
+    """The contract needs pytest; nothing else here does."""
+    if name == "StoreContract":
+        import pytest
+
+        # So that a broken rule shows the values that broke it.
+        pytest.register_assert_rewrite("jobguard.testing.contract")
+        from jobguard.testing.contract import StoreContract
+
+        return StoreContract
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
