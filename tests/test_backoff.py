@@ -150,7 +150,6 @@ def test_a_schedule_is_a_plain_value(schedule: Schedule) -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        (0, InvalidValue),
         (-1.5, InvalidValue),
         (timedelta(seconds=-1), InvalidValue),
         (float("nan"), InvalidValue),
@@ -165,11 +164,20 @@ def test_a_schedule_is_a_plain_value(schedule: Schedule) -> None:
 def test_a_first_delay_that_is_no_time_is_refused(
     maker: Callable[..., Schedule], value: object, error: type[ConfigurationError]
 ) -> None:
-    """A delay must be a finite time of more than nothing; the message names the argument and its value."""
+    """A delay must be a finite time; the message names the argument and its value."""
     name = "delay" if maker is constant else "initial"
     with pytest.raises(error, match=f"^{name} must be ") as caught:
         maker(value)
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("nothing", [0, 0.0, timedelta(0)], ids=repr)
+def test_only_a_constant_delay_may_be_nothing(nothing: float | timedelta) -> None:
+    """Running again at once can be meant; growing from nothing cannot."""
+    assert constant(nothing).base(3) == 0
+    for make in MAKERS:
+        with pytest.raises(InvalidValue, match="^initial must be a finite duration of more than 0 seconds"):
+            make(nothing)
 
 
 @pytest.mark.parametrize(

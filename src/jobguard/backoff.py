@@ -152,7 +152,7 @@ def linear(
         InvalidType, InvalidValue: a setting cannot be used; the message names it.
     """
     first, top = _bounds(initial, cap)
-    return Linear(first, top, _jitter(jitter), first if step is None else _positive("step", step))
+    return Linear(first, top, _jitter(jitter), first if step is None else _seconds("step", step))
 
 
 def fibonacci(initial: Duration = 30, *, cap: Duration = 600, jitter: Jitter = "full") -> Schedule:
@@ -180,12 +180,12 @@ def constant(delay: Duration, *, jitter: Jitter = None) -> Schedule:
     Raises:
         InvalidType, InvalidValue: a setting cannot be used; the message names it.
     """
-    fixed = 0.0 if delay == 0 and not isinstance(delay, bool) else _positive("delay", delay)
+    fixed = _seconds("delay", delay, zero=True)
     return Constant(fixed, fixed, _jitter(jitter))
 
 
 def _bounds(initial: Duration, cap: Duration) -> tuple[float, float]:
-    first, top = _positive("initial", initial), _positive("cap", cap)
+    first, top = _seconds("initial", initial), _seconds("cap", cap)
     if top < first:
         raise InvalidValue(
             f"cap must be at least initial ({initial!r}), not {cap!r}; raise it or lower initial"
@@ -193,13 +193,14 @@ def _bounds(initial: Duration, cap: Duration) -> tuple[float, float]:
     return first, top
 
 
-def _positive(name: str, value: object) -> float:
-    """Seconds of a delay that grows: from nothing, it would stay nothing."""
+def _seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """Seconds of a delay. One that grows must not be 0: from nothing, it would stay nothing."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise InvalidType(f"{name} must be seconds or a timedelta, not {value!r}")
-    if not 0 < number <= _LARGEST:
-        raise InvalidValue(f"{name} must be a finite duration of more than 0 seconds, not {value!r}")
+    if not 0 <= number <= _LARGEST or (number == 0 and not zero):
+        bound = "0 or more" if zero else "more than 0"
+        raise InvalidValue(f"{name} must be a finite duration of {bound} seconds, not {value!r}")
     return float(number)
 
 
