@@ -176,7 +176,7 @@ def test_only_a_constant_delay_may_be_nothing(nothing: float | timedelta) -> Non
     """Running again at once can be meant; growing from nothing cannot."""
     assert constant(nothing).base(3) == 0
     for make in MAKERS:
-        with pytest.raises(InvalidValue, match="^initial must be a finite duration of more than 0 seconds"):
+        with pytest.raises(InvalidValue, match=r"^initial must be a finite duration of more than 0 seconds"):
             make(nothing)
 
 
