@@ -1,0 +1,296 @@
+"""From a value to bytes that equal values share and no others: the canonical form behind keys.
+
+Equal means of the same type and `==`. So `1`, `"1"`, `True` and `1.0` differ, NaN equals NaN, aware
+datetimes compare by instant and never equal naive ones, sets and dicts have no order. Dataclasses
+compare by class and the fields that take part in their `==`, pydantic models by class and fields,
+enum members by class and name. A subclass of a builtin type is a type of its own. A class is known
+by its module and qualified name, the same in every process.
+
+Each part has its type and length in front; neither `hash()` nor `repr()` is ever asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, Flag
+from pathlib import PurePath, PureWindowsPath
+from typing import Any, Final
+from uuid import UUID
+
+MAX_DEPTH: Final = 64
+"""Containers within containers; more is taken for a value that contains itself."""
+
+
+class Unencodable(Exception):
+    """A value without a canonical form.
+
+    Attributes:
+        reason: what is wrong, to follow the value's name in a sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self._way: list[str] = []
+
+    @property
+    def way(self) -> str:
+        """From the value that was to be encoded to the one that could not be, like `.items[2]`."""
+        return "".join(reversed(self._way))
+
+    def inside(self, step: str) -> None:
+        """Note the step by which an outer value holds the one that failed."""
+        self._way.append(step)
+
+
+def module_name(name: str) -> str:
+    """A module's name as others import it: a worker's `__main__` is somebody else's module."""
+    if name not in ("__main__", "__mp_main__"):
+        return name
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return name if file is None else PurePath(file).stem
+
+
+def encode(value: object, depth: int = 0) -> bytes:
+    """The canonical form of a value. Raises `Unencodable`."""
+    encoder = _ENCODERS.get(type(value))
+    return _other(value, depth) if encoder is None else encoder(value, depth)
+
+
+def encode_text(value: str, _: int = 0) -> bytes:
+    """The canonical form of text."""
+    raw = str.encode(value, "utf-8", "surrogatepass")
+    return b"s%d:%b" % (len(raw), raw)
+
+
+def _bytes(value: bytes, _: int) -> bytes:
+    return b"b%d:%b" % (len(value), value)
+
+
+def _bytearray(value: bytearray, _: int) -> bytes:
+    return b"B%d:%b" % (len(value), bytes(value))
+
+
+def _none(_: None, __: int) -> bytes:
+    return b"N"
+
+
+def _bool(value: bool, _: int) -> bytes:
+    return b"T" if value else b"F"
+
+
+def _int(value: int, _: int) -> bytes:
+    return b"i%x;" % value
+
+
+_NAN = b"f" + struct.pack(">d", float("nan"))
+
+
+def _float(value: float, _: int) -> bytes:
+    return b"f" + struct.pack(">d", value + 0.0) if value == value else _NAN  # + 0.0 unites the zeros
+
+
+def _complex(value: complex, _: int) -> bytes:
+    return b"c" + _float(value.real, 0) + _float(value.imag, 0)
+
+
+def _decimal(value: Decimal, _: int) -> bytes:
+    """By value: trailing zeros and the sign of zero do not count."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        text = "nan" if value.is_nan() else "-inf" if sign else "inf"
+    elif not value:
+        text = "0"
+    else:
+        every = "".join(map(str, digits)).lstrip("0")
+        significant = every.rstrip("0")
+        text = f"{'-' if sign else ''}{significant}e{exponent + len(every) - len(significant)}"
+    return b"d%d:%b" % (len(text), text.encode())
+
+
+def _uuid(value: UUID, _: int) -> bytes:
+    return b"u" + value.bytes
+
+
+_YEAR_ONE = datetime.combine(date.min, time.min)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _datetime(value: datetime, _: int) -> bytes:
+    """Microseconds since year 1; of the instant for aware ones, whatever the date's range."""
+    since = value.replace(tzinfo=None) - _YEAR_ONE
+    offset = value.utcoffset()
+    return (
+        b"l%x;" % (since // _MICROSECOND) if offset is None else b"z%x;" % ((since - offset) // _MICROSECOND)
+    )
+
+
+def _date(value: date, _: int) -> bytes:
+    return b"y%x;" % value.toordinal()
+
+
+def _time(value: time, _: int) -> bytes:
+    since = datetime.combine(_YEAR_ONE, value.replace(tzinfo=None)) - _YEAR_ONE
+    offset = value.utcoffset()
+    return (
+        b"t%x;" % (since // _MICROSECOND) if offset is None else b"g%x;" % ((since - offset) // _MICROSECOND)
+    )
+
+
+def _timedelta(value: timedelta, _: int) -> bytes:
+    return b"e%x;" % (value // _MICROSECOND)
+
+
+def _path(value: PurePath, _: int) -> bytes:
+    return b"p" + encode_text(str(value).lower() if isinstance(value, PureWindowsPath) else str(value))
+
+
+def _list(value: list[object], depth: int) -> bytes:
+    return b"[" + _items(value, depth)
+
+
+def _tuple(value: tuple[object, ...], depth: int) -> bytes:
+    return b"(" + _items(value, depth)
+
+
+def _set(value: set[object], depth: int) -> bytes:
+    return b"{" + _members(value, depth)
+
+
+def _frozenset(value: frozenset[object], depth: int) -> bytes:
+    return b"<" + _members(value, depth)
+
+
+def _dict(value: dict[object, object], depth: int) -> bytes:
+    parts: list[bytes] = []
+    _check_depth(depth)
+    step = ""
+    try:
+        for name, item in value.items():
+            step = "[…] (a key)"
+            encoded = encode(name, depth + 1)
+            step = f"[{name!r}]" if type(name) is str else "[…]"
+            parts.append(encoded + encode(item, depth + 1))
+    except Unencodable as error:
+        error.inside(step)
+        raise
+    return b"m%d:%b" % (len(parts), b"".join(sorted(parts)))
+
+
+def _items(values: Iterable[object], depth: int) -> bytes:
+    parts: list[bytes] = []
+    _check_depth(depth)
+    try:
+        for value in values:
+            parts.append(encode(value, depth + 1))  # noqa: PERF401 - an error tells how far it came
+    except Unencodable as error:
+        error.inside(f"[{len(parts)}]")
+        raise
+    return b"%d:%b" % (len(parts), b"".join(parts))
+
+
+def _members(values: Iterable[object], depth: int) -> bytes:
+    _check_depth(depth)
+    try:
+        parts = sorted([encode(value, depth + 1) for value in values])
+    except Unencodable as error:
+        error.inside(" (a member)")
+        raise
+    return b"%d:%b" % (len(parts), b"".join(parts))
+
+
+def _other(value: object, depth: int) -> bytes:
+    """Values known by what their class is made of, and subclasses of builtin types."""
+    kind = type(value)
+    if isinstance(value, Flag):
+        return b"E" + encode_class(kind) + encode(value._value_, depth + 1)
+    if isinstance(value, Enum):
+        return b"E" + encode_class(kind) + encode_text(value._name_)
+    if hasattr(kind, "__dataclass_fields__"):
+        return b"D" + encode_class(kind) + _members_by_name(_dataclass_members(value), depth)
+    if hasattr(kind, "model_fields") and hasattr(kind, "__pydantic_validator__"):
+        return b"M" + encode_class(kind) + _members_by_name(_model_members(value), depth)
+    for base in kind.__mro__:
+        encoder = _ENCODERS.get(base)
+        if encoder is not None:
+            equality: object = kind.__eq__
+            if equality is not base.__eq__:
+                raise Unencodable(f"is of type {class_name(kind)}, which has an == of its own")
+            return b"S" + encode_class(kind) + encoder(value, depth)
+    raise Unencodable(f"is of type {class_name(kind)}, which has no stable encoding")
+
+
+def _dataclass_members(value: Any) -> dict[str, object]:
+    """The fields that `==` compares, of those that were ever set."""
+    names = [field.name for field in dataclasses.fields(value) if field.compare]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def _model_members(value: Any) -> dict[str, object]:
+    """What `==` of a pydantic model compares; cached properties are no part of it."""
+    values: dict[str, object] = value.__dict__
+    members: dict[str, object] = {
+        name: values[name] for name in value.__class__.model_fields if name in values
+    }
+    return members | {"extra": value.__pydantic_extra__, "private": value.__pydantic_private__}
+
+
+def _members_by_name(members: Mapping[str, object], depth: int) -> bytes:
+    _check_depth(depth)
+    parts = [b"%d:" % len(members)]
+    name = ""
+    try:
+        for name, member in members.items():
+            parts += encode_text(name), encode(member, depth + 1)
+    except Unencodable as error:
+        error.inside(f".{name}")
+        raise
+    return b"".join(parts)
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise Unencodable(f"is nested more than {MAX_DEPTH} deep, or contains itself")
+
+
+def encode_class(kind: type) -> bytes:
+    """A class by its name; told from text by where it stands."""
+    return encode_text(module_name(kind.__module__)) + encode_text(kind.__qualname__)
+
+
+def class_name(kind: type) -> str:
+    """A class as messages write it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+_ENCODERS: Final[Mapping[type, Callable[[Any, int], bytes]]] = {
+    str: encode_text,
+    int: _int,
+    bool: _bool,
+    type(None): _none,
+    float: _float,
+    complex: _complex,
+    bytes: _bytes,
+    bytearray: _bytearray,
+    list: _list,
+    tuple: _tuple,
+    dict: _dict,
+    set: _set,
+    frozenset: _frozenset,
+    datetime: _datetime,
+    date: _date,
+    time: _time,
+    timedelta: _timedelta,
+    Decimal: _decimal,
+    UUID: _uuid,
+    PurePath: _path,
+}
