@@ -83,20 +83,15 @@ class RedisStore:
         reply = await self._batcher.run(
             _CLAIM,
             (key,),
-            (
-                _raw(claim.owner),
-                _raw(claim.token),
-                _ms(claim.lease),
-                _ms(claim.keep),
-                _raw(claim.fingerprint),
-                1 if claim.rerun else 0,
-            ),
+            (_ms(claim.lease), _ms(claim.keep), _identity(claim), 1 if claim.rerun else 0),
             order=key,
         )
+        if isinstance(reply, int):
+            return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
         verdict, state, owner, fence, wait, crashes, elapsed, history, fingerprint, body = reply
         return ClaimReply(
             _VERDICTS[verdict],
-            _STATES.get(state),
+            _STATES[state],
             _text(owner),
             fence,
             wait / 1000,
@@ -140,7 +135,7 @@ class RedisStore:
             ),
             order=key,
         )
-        return SettleReply(True) if reply[0] == 1 else SettleReply(False, _text(reply[1]), reply[2])
+        return SettleReply(True) if reply == 1 else SettleReply(False, _text(reply[0]), reply[1])
 
     async def look_up(self, key: str) -> Record | None:
         raw = _raw(key)
@@ -217,6 +212,12 @@ def _text(raw: bytes) -> str:
 
 def _ms(seconds: float) -> int:
     return ceil(seconds * 1000)
+
+
+def _identity(claim: Claim) -> bytes:
+    """Owner, token and fingerprint, as a record holds them."""
+    owner, token, fingerprint = _raw(claim.owner), _raw(claim.token), _raw(claim.fingerprint)
+    return b"%d %d %d\n%b%b%b" % (len(owner), len(token), len(fingerprint), owner, token, fingerprint)
 
 
 def _index(namespace: str) -> bytes:

@@ -1,10 +1,11 @@
 --[[
 Prelude of every operation on a record: one packed string per key.
 
-  head    "<state> <until> <overdue> <fence> <crashes> <first> <#owner> <#token> <#fingerprint>"
-          until, first: server time in ms; overdue: ms; fence: server time in µs or higher
-  "\n"    a tail follows, or ";" if there is none
-  owner, token, fingerprint, tail: raw bytes, as long as the head says
+  head      "<state><mark> <until> <overdue> <fence> <crashes> <first> "
+            mark: "+" if a tail follows, else "-"; until, first: server time in ms; overdue: ms;
+            fence: server time in µs, or higher
+  identity  "<#owner> <#token> <#fingerprint>\n", then these three texts, as long as that says
+  tail      raw bytes
 
 The tail is the history of an open record and the body of an ended one. Numbers are doubles in Lua:
 all of these stay below 2^53.
@@ -17,17 +18,21 @@ local function clock()
   return math.floor(micros / 1000), micros
 end
 
-local function read(key)
-  local raw = redis.call('GET', key)
-  if not raw then return nil end
-  local state, ends, overdue, fence, crashes, first, owner, token, print, mark, at = string.match(
-    raw, '^(%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)([\n;])()')
-  if not state then
-    error({ err = 'ERR this key holds something that is no record of jobguard' })
-  end
+local function identify(text, from)
+  local owner, token, print, at = string.match(text, '^(%d+) (%d+) (%d+)\n()', from)
   local token_at = at + owner
   local print_at = token_at + token
   local tail_at = print_at + print
+  return string.sub(text, at, token_at - 1), string.sub(text, token_at, print_at - 1),
+    string.sub(text, print_at, tail_at - 1), tail_at
+end
+
+local function read(key)
+  local raw = redis.call('GET', key)
+  if not raw then return nil end
+  local state, mark, ends, overdue, fence, crashes, first, at = string.match(
+    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (%d+) ()')
+  local owner, token, fingerprint, tail_at = identify(raw, at)
   return {
     state = state,
     ends = tonumber(ends),
@@ -35,21 +40,20 @@ local function read(key)
     fence = tonumber(fence),
     crashes = tonumber(crashes),
     first = tonumber(first),
-    owner = string.sub(raw, at, token_at - 1),
-    token = string.sub(raw, token_at, print_at - 1),
-    fingerprint = string.sub(raw, print_at, tail_at - 1),
-    tail = mark == '\n' and string.sub(raw, tail_at),
+    owner = owner,
+    token = token,
+    fingerprint = fingerprint,
+    tail = mark == '+' and string.sub(raw, tail_at),
   }
 end
 
 local function write(key, record, lives)
   local head = string.format(
-    '%s %.0f %.0f %.0f %.0f %.0f %d %d %d', record.state, record.ends, record.overdue, record.fence,
-    record.crashes, record.first, #record.owner, #record.token, #record.fingerprint)
+    '%s%s %.0f %.0f %.0f %.0f %.0f %d %d %d\n', record.state, record.tail and '+' or '-', record.ends,
+    record.overdue, record.fence, record.crashes, record.first, #record.owner, #record.token,
+    #record.fingerprint)
   redis.call(
-    'SET', key,
-    head .. (record.tail and '\n' or ';') .. record.owner .. record.token .. record.fingerprint
-      .. (record.tail or ''),
+    'SET', key, head .. record.owner .. record.token .. record.fingerprint .. (record.tail or ''),
     'PX', string.format('%.0f', math.max(lives, 1)))
 end
 

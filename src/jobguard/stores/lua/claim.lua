@@ -2,19 +2,28 @@
 Hold a key for a job, or say who does.
 
 KEYS  1 record
-ARGV  1 owner        identity of the job
-      2 token        random id of this claim
-      3 lease        ms
-      4 keep         ms for which the record outlives its lease
-      5 fingerprint  of the payload, or ''
-      6 rerun        '1' if another job's success does not count
-Returns {verdict, state or '', owner, fence, wait ms, crashes, elapsed ms, history, fingerprint, body or nil}:
-      a grant tells what the record said before ('' = there was none), all else what it says.
+ARGV  1 lease     ms
+      2 keep      ms for which the record outlives its lease
+      3 identity  owner, token (random, of this claim) and fingerprint of the payload, as in a record
+      4 rerun     '1' if another job's success does not count
+Returns the fence of a grant of a key without a record; else {verdict, state, owner, fence, wait ms, crashes,
+      elapsed ms, history, fingerprint, body or nil}: a grant tells what the record said before, all else what
+      it says.
 ]]
-local key, owner, token = KEYS[1], ARGV[1], ARGV[2]
-local lease, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
+local key = KEYS[1]
+local lease, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now, micros = clock()
 local before = read(key)
+
+if not before then
+  -- Most claims end here, so this is kept short.
+  redis.call(
+    'SET', key, string.format('P+ %.0f 0 %.0f 0 %.0f ', now + lease, micros, now) .. ARGV[3],
+    'PX', string.format('%.0f', math.max(lease + keep, 1)))
+  return micros
+end
+
+local owner, token, fingerprint = identify(ARGV[3])
 
 local function grant(keeps_history, crashes)
   local kept = keeps_history and before
@@ -22,22 +31,20 @@ local function grant(keeps_history, crashes)
     state = 'P',
     ends = now + lease,
     overdue = 0,
-    fence = before and math.max(before.fence + 1, micros) or micros,
+    fence = math.max(before.fence + 1, micros),
     crashes = crashes,
     first = kept and kept.first or now,
     owner = owner,
     token = token,
-    fingerprint = ARGV[5],
+    fingerprint = fingerprint,
     tail = kept and kept.tail or '',
   }
   write(key, record, lease + keep)
   return {
-    'granted', before and before.state or '', before and before.owner or '', record.fence, 0, crashes,
+    'granted', before.state, before.owner, record.fence, 0, crashes,
     math.max(now - record.first, 0), record.tail, kept and kept.fingerprint or '', false,
   }
 end
-
-if not before then return grant(false, 0) end
 
 local own = before.owner == owner
 local state = before.state
@@ -62,5 +69,5 @@ if own and before.token == token then return describe('busy', before, 0, now) en
 if not own and state == 'R' and now < before.ends + before.overdue then
   return describe('running', before, left, now)
 end
-if state == 'S' and left > 0 and ARGV[6] ~= '1' then return describe('succeeded', before, 0, now) end
+if state == 'S' and left > 0 and ARGV[4] ~= '1' then return describe('succeeded', before, 0, now) end
 return grant(own, before.crashes)

@@ -12,7 +12,7 @@ ARGV  1 owner        identity of the job
       8 fingerprint  of the payload, or ''
       9 tail         the history of an open state, the body of an ended one
      10 has tail     '1', or '0' for an ended state without a body
-Returns {1}, or {0, the holder, its fence}.
+Returns 1, or {holder, its fence} if refused.
 ]]
 local key, owner, token, claimed, state = KEYS[1], ARGV[1], ARGV[2], ARGV[3] ~= '', ARGV[4]
 local lasts, keep, overdue = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -25,7 +25,7 @@ else
   local mine = record.token == token
   local unclaimed = not claimed and record.owner == owner
   -- This outcome stands already: sent again after a lost reply, or by another delivery.
-  if record.state == state and (mine or unclaimed and ENDED[state]) then return { 1 } end
+  if record.state == state and (mine or unclaimed and ENDED[state]) then return 1 end
   local allowed
   if mine then
     -- An interrupted job may still be aborted in its queue.
@@ -33,7 +33,7 @@ else
   else
     allowed = unclaimed and (record.state == 'R' or record.state == 'I')
   end
-  if not allowed then return { 0, record.owner, record.fence } end
+  if not allowed then return { record.owner, record.fence } end
 end
 
 local lives = keep
@@ -52,4 +52,4 @@ record.overdue = state == 'R' and overdue or 0
 if ARGV[8] ~= '' then record.fingerprint = ARGV[8] end
 record.tail = ARGV[10] == '1' and ARGV[9]
 write(key, record, lives)
-return { 1 }
+return 1
