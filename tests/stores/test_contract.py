@@ -32,7 +32,7 @@ class TestFakeRedis(StoreContract):
     """On fakeredis, with its own reading of Lua."""
 
     @pytest.fixture
-    async def store(self) -> AsyncIterator[RedisStore]:  # type: ignore[override]
+    async def store(self) -> AsyncIterator[RedisStore]:
         async with fakeredis.FakeAsyncRedis() as client:
             yield RedisStore(client)
 
@@ -49,7 +49,7 @@ class TestDecodingClient(StoreContract):
     """Through a client that decodes responses."""
 
     @pytest.fixture
-    async def store(self, valkey: EmbeddedValkey) -> AsyncIterator[RedisStore]:  # type: ignore[override]
+    async def store(self, valkey: EmbeddedValkey) -> AsyncIterator[RedisStore]:
         async with Redis.from_url(valkey.url, decode_responses=True) as client:
             yield RedisStore(client)
 
@@ -60,7 +60,7 @@ if SERVER is not None:
         """On the server named in JOBGUARD_TEST_REDIS_URL."""
 
         @pytest.fixture
-        async def store(self) -> AsyncIterator[RedisStore]:  # type: ignore[override]
+        async def store(self) -> AsyncIterator[RedisStore]:
             store = RedisStore.from_url(str(SERVER))
             yield store
             await store.aclose()

@@ -8,7 +8,7 @@ resend cannot land after its successor. Every command must be safe to send again
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -30,8 +30,11 @@ from jobguard.errors import StoreError, StoreUnavailable
 Client = Redis | RedisCluster
 Argument = bytes | str | int
 
-LONGEST_PIPELINE = 1000
-"""Commands in one pipeline at most, so that no reply waits behind an endless queue."""
+LONGEST_PIPELINE = 50
+"""Commands of one tick in one pipeline at most. What is more goes as further pipelines at once, on
+connections of their own: the server works on one while this process makes or reads another."""
+LONGEST_ROUND = 1000
+"""Commands in one pipeline at most where a caller wants many answers in one round trip."""
 RESENDS = 2
 """How often a command is sent again when its answer did not come."""
 RESEND_PAUSE = 0.05
@@ -68,6 +71,12 @@ class _Command:
         self.future = future
 
 
+def _command(
+    script: Script | None, key: bytes, order: bytes | None, arguments: tuple[Argument, ...]
+) -> _Command:
+    return _Command(script, key, order, arguments, asyncio.get_running_loop().create_future())
+
+
 class Batcher:
     """Sends commands through a client of redis-py.
 
@@ -93,28 +102,50 @@ class Batcher:
         """Issue a plain command on one key."""
         return self._issue(None, key, order, (name, key, *arguments))
 
+    def run_all(
+        self, script: Script, runs: Iterable[tuple[bytes, tuple[Argument, ...]]]
+    ) -> list[asyncio.Future[Any]]:
+        """Issue a script for many keys, each its own order, to travel as one round trip."""
+        free: list[_Command] = []
+        futures: list[asyncio.Future[Any]] = []
+        for key, arguments in runs:
+            command = _command(script, key, key, ("EVALSHA", script.sha, 1, key, *arguments))
+            futures.append(command.future)
+            if self._stand_in_line(command):
+                free.append(command)
+        if free:
+            self._start(self._depart(free, LONGEST_ROUND))
+        return futures
+
     def _issue(
         self, script: Script | None, key: bytes, order: bytes | None, arguments: tuple[Argument, ...]
     ) -> asyncio.Future[Any]:
-        future = asyncio.get_running_loop().create_future()
-        command = _Command(script, key, order, arguments, future)
-        if order is not None:
-            line = self._lines.get(order)
-            if line is not None:
-                self._lines[order] = (*line, command)
-                return future
-            self._lines[order] = ()
-        self._enqueue(command)
-        return future
+        command = _command(script, key, order, arguments)
+        if self._stand_in_line(command):
+            self._enqueue(command)
+        return command.future
+
+    def _stand_in_line(self, command: _Command) -> bool:
+        """Whether a command may go at once: none of its order is under way."""
+        order = command.order
+        if order is None:
+            return True
+        line = self._lines.get(order)
+        self._lines[order] = () if line is None else (*line, command)
+        return line is None
 
     def _enqueue(self, command: _Command) -> None:
         if not self._pending:
             # A new task starts in the loop's next tick: by then this one has issued all it will.
-            self._start(self._depart())
+            self._start(self._depart_pending())
         self._pending.append(command)
 
-    def _start(self, journey: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(journey)
+    async def _depart_pending(self) -> None:
+        commands, self._pending = self._pending, []
+        await self._depart(commands, LONGEST_PIPELINE)
+
+    def _start(self, journey: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(journey)
         self._journeys.add(task)
         task.add_done_callback(self._journeys.discard)
 
@@ -129,9 +160,8 @@ class Batcher:
                 self._enqueue(following)
                 return
 
-    async def _depart(self) -> None:
+    async def _depart(self, commands: list[_Command], longest: int) -> None:
         """Send what has gathered: one journey per server and pipeline."""
-        commands, self._pending = self._pending, []
         waited_for: list[_Command] = []
         for command in commands:
             if command.future.cancelled():
@@ -141,9 +171,7 @@ class Batcher:
         spread = self.clustered and len(waited_for) > 1
         groups = await self._by_server(waited_for) if spread else [waited_for]
         journeys = [
-            group[start : start + LONGEST_PIPELINE]
-            for group in groups
-            for start in range(0, len(group), LONGEST_PIPELINE)
+            group[start : start + longest] for group in groups for start in range(0, len(group), longest)
         ]
         for journey in journeys[1:]:
             self._start(self._travel(journey))

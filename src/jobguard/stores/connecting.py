@@ -79,9 +79,10 @@ def _plain(url: str, scheme: str, rest: str, settings: dict[str, Any]) -> Redis:
         _port(url, parts["port"], 6379)
     try:
         # The store sends again by itself, with bounds of its own.
-        return Redis.from_url(url, **{"retry": Retry(NoBackoff(), 0), **settings})
+        client: Redis = Redis.from_url(url, **{"retry": Retry(NoBackoff(), 0), **settings})
     except ValueError as error:
         raise _refusal(url, str(error)) from None
+    return client
 
 
 def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> Redis:
@@ -96,7 +97,8 @@ def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> Redis:
         "socket_timeout": settings["socket_timeout"],
         **cast("dict[str, Any]", settings.pop("sentinel_kwargs", {})),
     }
-    sentinel = Sentinel(
+    make: Any = Sentinel  # its constructor has no annotations
+    sentinel = make(
         _addresses(url, hosts, 26379),
         sentinel_kwargs=sentinel_settings,
         **{"retry": Retry(NoBackoff(), 0), "db": int(db or 0), **credentials, **settings},
@@ -109,7 +111,8 @@ def _cluster(url: str, rest: str, settings: dict[str, Any]) -> RedisCluster:
     if path not in ("", "0"):
         raise _refusal(url, "a Cluster has no database but 0")
     nodes = [ClusterNode(host, port) for host, port in _addresses(url, hosts, 6379)]
-    return RedisCluster(startup_nodes=nodes, **{**credentials, **settings})
+    client: RedisCluster = RedisCluster(startup_nodes=nodes, **{**credentials, **settings})
+    return client
 
 
 def _parts(url: str, rest: str) -> tuple[dict[str, str], str, str]:

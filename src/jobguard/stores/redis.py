@@ -103,11 +103,10 @@ class RedisStore:
         )
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
-        replies = [
-            self._batcher.run(_RENEW, (key,), (_raw(renewal.token), _ms(renewal.lease)), order=key)
-            for renewal in renewals
-            for key in (_raw(renewal.key),)
-        ]
+        replies = self._batcher.run_all(
+            _RENEW,
+            [(_raw(renewal.key), (_raw(renewal.token), _ms(renewal.lease))) for renewal in renewals],
+        )
         renewed = await asyncio.gather(*replies, return_exceptions=True)
         for each in renewed:
             if isinstance(each, BaseException):
@@ -168,7 +167,7 @@ class RedisStore:
         keys = _letter_keys(queue)
         raw = _raw(id)
         put = self._batcher.run(_PUT_LETTER, keys, (raw, _raw(text)), order=keys[0] + raw)
-        return (await _both(indexed, put)) == 1
+        return int(await _both(indexed, put)) == 1
 
     async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
         entries, _ = _letter_keys(queue)
