@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 from jobguard import policies
 from jobguard.adapters.base import arriving
-from jobguard.adapters.inprocess import LocalDelivery
+from jobguard.adapters.inprocess import LocalDelivery, warn_if_unprotected
 from jobguard.decision import attempts_of
 from jobguard.dlq import check_name
 from jobguard.engine import execute, recover
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.guard import active
-from jobguard.job import Duplicate, Run, _current
+from jobguard.job import Duplicate, _current, first_run
 from jobguard.policies import (
     DAY,
     DeadLettering,
@@ -127,7 +128,7 @@ def make_wrapper(task: Task) -> Body:
     retrying = plan.retrying
     unclaimed = plan.deduplication is None and plan.time_limit is None
     light = unclaimed and (retrying is None or retrying.deadline is None)
-    current, ticket = _current, arriving
+    current, ticket, now = _current, arriving, time.monotonic
 
     @functools.wraps(fn)
     async def guarded(*args: Any, **kwargs: Any) -> object:
@@ -136,9 +137,10 @@ def make_wrapper(task: Task) -> Body:
         if delivery is not None:
             return await execute(task, active().runtime, delivery, args, kwargs)
         if not light:
+            warn_if_unprotected(args, name)
             return await execute(task, active().runtime, LocalDelivery(), args, kwargs)
         # Nothing is claimed and nothing can expire: the store is needed only if this run fails.
-        run = Run(name, attempts)
+        run = [name, attempts, now(), None]
         before = current.set(run)
         try:
             return await fn(*args, **kwargs)
@@ -146,7 +148,8 @@ def make_wrapper(task: Task) -> Body:
             failure = error
         finally:
             current.reset(before)
-        return await recover(task, active().runtime, LocalDelivery(run.ref), run, failure, args, kwargs)
+        warn_if_unprotected(args, name)
+        return await recover(task, active().runtime, first_run(run), failure, args, kwargs)
 
     attach(guarded, task)
     return guarded

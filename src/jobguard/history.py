@@ -13,29 +13,33 @@ KEPT_ERRORS = 20
 
 def pack(history: History, offset: float) -> str:
     """A history as text. `offset`: seconds between the first run's start and the record's."""
-    errors = [[error.attempt, round(error.at, 3), error.type, error.message] for error in history.errors]
     return json.dumps(
-        [history.failures, history.interruptions, history.snoozes, round(offset, 3), errors],
+        [
+            history.failures,
+            history.interruptions,
+            history.snoozes,
+            history.crashes,
+            round(offset, 3),
+            [[error.attempt, round(error.at, 3), error.type, error.message] for error in history.errors],
+        ],
         separators=(",", ":"),
     )
 
 
-def unpack(text: str, crashes: int, elapsed: float) -> tuple[History, float]:
-    """The history in a text, and its offset. The store counts crashes and time itself."""
+def unpack(text: str, elapsed: float) -> tuple[History, float]:
+    """The history in a text, and its offset. `elapsed`: seconds since the record began."""
     if text == "":
-        return History(crashes=crashes, elapsed=elapsed), 0.0
-    failures, interruptions, snoozes, offset, errors = json.loads(text)
-    return (
-        History(
-            failures=failures,
-            interruptions=interruptions,
-            snoozes=snoozes,
-            crashes=crashes,
-            elapsed=elapsed + offset,
-            errors=tuple(AttemptError(*error) for error in errors),
-        ),
-        offset,
+        return History(elapsed=elapsed), 0.0
+    failures, interruptions, snoozes, crashes, offset, errors = json.loads(text)
+    history = History(
+        failures=failures,
+        interruptions=interruptions,
+        snoozes=snoozes,
+        crashes=crashes,
+        elapsed=elapsed + offset,
+        errors=tuple(AttemptError(*error) for error in errors),
     )
+    return history, offset
 
 
 def add_failure(history: History, error: AttemptError) -> History:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jobguard.errors import NoCurrentJob
 
@@ -99,37 +99,47 @@ NO_HISTORY = History()
 
 
 class Run:
-    """One run of a body, as the engine keeps it; `current_job()` reads it. Cheap to make."""
+    """One run of a body, as the engine keeps it; `current_job()` reads it."""
 
-    __slots__ = ("_ref", "attempts", "fence", "history", "key", "started", "task")
+    __slots__ = ("attempts", "fence", "history", "key", "ref", "started", "task")
 
     def __init__(
         self,
         task: str,
         attempts: int | None,
-        ref: JobRef | None = None,
+        ref: JobRef,
         history: History = NO_HISTORY,
         key: str | None = None,
         fence: int | None = None,
+        started: float | None = None,
     ) -> None:
         self.task = task
         self.attempts = attempts
-        self._ref = ref
+        self.ref = ref
         self.history = history
         self.key = key
         self.fence = fence
-        self.started = time.monotonic()
-
-    @property
-    def ref(self) -> JobRef:
-        """The job; an in-process one gets its id when somebody asks for it."""
-        if self._ref is None:
-            self._ref = local_ref()
-        return self._ref
+        self.started = time.monotonic() if started is None else started
 
     @property
     def attempt(self) -> int:
         return self.history.runs + 1
+
+
+FirstRun = list[Any]
+"""`[task, attempts, started, ref or None]`: a first in-process run without a claim.
+
+A list, because it is made on every call of a task that only retries: an instance of a class costs
+as much as the call itself. The job gets its id when somebody asks for it.
+"""
+
+
+def first_run(values: FirstRun) -> Run:
+    """The run that such a list stands for."""
+    task, attempts, started, ref = values
+    if ref is None:
+        ref = values[3] = local_ref()
+    return Run(task, attempts, ref, started=started)
 
 
 def local_ref() -> JobRef:
@@ -171,7 +181,7 @@ class Job:
     idempotency_key: str = field(repr=False)
 
 
-_current: ContextVar[Run | None] = ContextVar("jobguard_run", default=None)
+_current: ContextVar[Run | FirstRun | None] = ContextVar("jobguard_run", default=None)
 
 
 def current_job() -> Job:
@@ -186,6 +196,8 @@ def current_job() -> Job:
             "no guarded task is running here; call current_job() inside a function decorated with "
             "@deduplicated, @retrying or another decorator of jobguard"
         )
+    if isinstance(run, list):
+        run = first_run(run)
     history = run.history
     remaining = None if run.attempts is None else max(run.attempts - history.failures - 1, 0)
     key = run.key

@@ -91,7 +91,7 @@ def write_letter(end: End, policy: DeadLettering, codec: Codec, call: Arguments 
         preview=preview(shown.args, shown.kwargs, shown.names, policy.redact),
         error_type=type_name(error),
         error_message=clip(mask(message_of(error)), MESSAGE_LIMIT),
-        traceback=clip(mask("".join(traceback.format_exception(error))), TRACEBACK_LIMIT),
+        traceback=clip(mask(_traceback(error)), TRACEBACK_LIMIT),
         causes=tuple(
             clip(mask(f"{type_name(cause)}: {message_of(cause)}"), MESSAGE_LIMIT) for cause in _causes(error)
         ),
@@ -166,6 +166,14 @@ def _payload(
     if raw is not None and len(raw) <= PAYLOAD_LIMIT:
         return base64.b64encode(raw).decode(), "opaque"
     return None, "none"
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the task's own code on: our frames say nothing about the error."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("jobguard."):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

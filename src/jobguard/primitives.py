@@ -186,7 +186,7 @@ class _Work(NamedTuple):
         record = await self.store.look_up(self.key)
         if record is None or record.owner != self.job.identity:
             return History()
-        return unpack(record.history, record.crashes, record.elapsed)[0]
+        return unpack(record.history, record.elapsed)[0]
 
 
 def _work(ctx: Context, job_key: str) -> _Work:

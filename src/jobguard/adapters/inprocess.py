@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NoReturn
 
 import anyio
@@ -43,3 +44,14 @@ class LocalDelivery:
 
     def interrupted(self, settlement: Settlement | None) -> None:
         pass
+
+
+def warn_if_unprotected(args: tuple[object, ...], task: str) -> None:
+    """Warn about a call that looks like a queue's, though no adapter has announced it."""
+    context = args[0] if args else None
+    if isinstance(context, dict) and "job_id" in context and "job_try" in context:
+        warnings.warn(
+            f"{task} is guarded, but its worker is not: retries sleep inside the job, and a crash is not "
+            "noticed; decorate the worker's settings with jobguard.adapters.arq.protect",
+            stacklevel=3,
+        )

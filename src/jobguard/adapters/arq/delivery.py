@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 from arq.constants import job_key_prefix, retry_key_prefix
@@ -162,5 +162,5 @@ class ArqDelivery:
         try:
             return await command
         except (RedisError, OSError) as error:
-            logger.warning("%s of job %r failed: %r", what, cast(str, self.ref.id), error)
+            logger.warning("%s of job %r failed: %r", what, self.ref.id, error)
             return None

@@ -157,10 +157,12 @@ def _protect_class(cls: type, protection: Callable[[Mapping[str, Any]], Protecti
     setattr(cls, _ORIGINALS, originals)
     if not inherited:
 
-        def protect_subclass(subclass: type, **options: Any) -> None:
-            super(cls, subclass).__init_subclass__(**options)
+        def protect_subclass(subclass: type[Any], /, **options: Any) -> None:
+            if theirs is not None:
+                theirs(subclass, **options)
             _protect_class(subclass, protection)
 
+        theirs = getattr(cls.__init_subclass__, "__func__", None)
         setattr(cls, "__init_subclass__", classmethod(protect_subclass))  # noqa: B010
     return cls
 

@@ -161,7 +161,7 @@ class RunningWorker:
         async with self.pool.pipeline(transaction=True) as pipe:
             await pipe.watch(delivery.job_key)
             if not await pipe.exists(delivery.job_key):
-                pipe.multi()
+                pipe.multi()  # type: ignore[no-untyped-call]  # redis-py says no type
                 pipe.zrem(self.queue, delivery.ref.id)
                 await pipe.execute()
 

@@ -1,0 +1,205 @@
+"""One delivery on its way: the state that claiming, running and settling share."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import Enum, auto
+from typing import NamedTuple
+
+import anyio
+
+from jobguard import events
+from jobguard.adapters.base import Delivery
+from jobguard.codec import clip
+from jobguard.decision import attempts_of
+from jobguard.errors import StoreError, Undeliverable
+from jobguard.history import pack
+from jobguard.job import NO_HISTORY
+from jobguard.keys import Key
+from jobguard.leases import Held
+from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
+from jobguard.policies import Deduplication
+from jobguard.runtime import Runtime
+from jobguard.stores.base import Claim, Settlement, State
+from jobguard.task import Task
+
+UNFINISHED = 30 * 86_400.0
+"""Seconds for which a record that is not finished is kept past its lease or due time."""
+WAIT_PAUSE, LONGEST_WAIT_PAUSE = 0.05, 1.0
+"""Seconds between looks at another job's record while waiting for it in-process."""
+
+
+class Answer(NamedTuple):
+    """What a delivery returns."""
+
+    value: object
+
+
+class Phase(Enum):
+    """How far a delivery has come; says what a cancellation leaves to be recorded."""
+
+    IDLE = auto()
+    """Nothing of this run is in the store."""
+    CLAIMING = auto()
+    """A claim was sent and not answered."""
+    RUNNING = auto()
+    """The run has begun and has no outcome."""
+    RETRYING = auto()
+    """The run has failed, and the next one is waited for."""
+    SETTLED = auto()
+    """The outcome was sent."""
+
+
+class Case:
+    """One delivery of one job: who asks for what, what it holds, and how far it has come."""
+
+    __slots__ = (
+        "args",
+        "attempts",
+        "delivery",
+        "fence",
+        "held",
+        "history",
+        "identity",
+        "key",
+        "kwargs",
+        "loaded",
+        "offset",
+        "pause",
+        "phase",
+        "plan",
+        "record_key",
+        "recorded",
+        "runtime",
+        "started",
+        "task",
+        "token",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        task: Task,
+        runtime: Runtime,
+        delivery: Delivery,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+    ) -> None:
+        terms = delivery.terms
+        self.task = task
+        self.plan = task.plan
+        if terms.single and task.plan.retrying is not None:
+            self.plan = replace(task.plan, retrying=replace(task.plan.retrying, attempts=1, per=()))
+        self.runtime = runtime
+        self.delivery = delivery
+        self.args = args
+        self.kwargs = kwargs
+        self.identity = delivery.ref.identity
+        self.attempts = 1 if terms.single else attempts_of(task.plan, terms.attempts, terms.unasked)
+        self.key: Key | None = None if task.make_key is None else task.make_key(args, kwargs)
+        self.record_key = ""
+        if self.key is not None:
+            self.record_key = runtime.record_key(self.key.digest)
+        elif terms.durable:
+            self.record_key = runtime.record_key(letter_id(self.identity))
+        self.token = ""
+        self.fence: int | None = None
+        self.held: Held | None = None
+        self.history = NO_HISTORY
+        self.offset = 0.0
+        self.loaded = False
+        self.recorded = False
+        self.pause = WAIT_PAUSE
+        self.waiting = False
+        self.phase = Phase.IDLE
+        self.started = time.monotonic()
+
+    def claim_request(self, key: Key, deduplication: Deduplication) -> Claim:
+        return Claim(
+            self.record_key,
+            self.identity,
+            self.token,
+            self.runtime.lease,
+            UNFINISHED,
+            key.fingerprint,
+            deduplication.done == "run",
+        )
+
+    def settlement(self, state: State, lasts: float = 0.0, body: str | None = None) -> Settlement:
+        if self.token == "":
+            self.token = secrets.token_urlsafe(9)
+        # Where there was no claim, the record begins with the first settlement: after the first run.
+        first = self.offset if self.recorded or self.fence is not None else self.elapsed
+        return Settlement(
+            key=self.record_key,
+            owner=self.identity,
+            token=self.token,
+            fence=self.fence,
+            state=state,
+            lasts=lasts,
+            keep=self.delivery.terms.keep_ended if state.ended else UNFINISHED,
+            overdue=self.runtime.lease,
+            fingerprint="" if self.key is None else self.key.fingerprint,
+            history="" if state.ended else pack(self.history, first),
+            body=body,
+        )
+
+    def end_record(self, error: Exception, reason: str) -> End:
+        return End(
+            adapter=self.delivery.adapter,
+            job=self.delivery.ref,
+            task=self.delivery.task or self.task.name,
+            key=self.key_digest,
+            history=self.history,
+            error=error,
+            reason=reason,
+            raw=self.delivery.payload,
+        )
+
+    def arguments(self, error: Exception) -> Arguments | None:
+        """The job's own arguments, unless the queue could not read them."""
+        if isinstance(error, Undeliverable) and error.reason != "unknown_task":
+            return None
+        args, names = self.task.own_arguments(self.args)
+        return Arguments(args, self.kwargs, names)
+
+    def let_go(self) -> None:
+        """Renew no longer what this run has held."""
+        if self.held is not None:
+            self.runtime.heartbeat.discard(self.held)
+
+    @property
+    def writes(self) -> bool:
+        """Whether outcomes go to the store: there is a claim, or a queue that may deliver again."""
+        return self.record_key != "" and (self.held is not None or self.delivery.terms.durable)
+
+    @property
+    def lease_end(self) -> float:
+        return anyio.current_time() + self.runtime.lease
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def key_digest(self) -> str | None:
+        return None if self.key is None else self.key.digest
+
+    def told(self, operation: str) -> Callable[[StoreError], None]:
+        """Something that tells of a failed store operation."""
+
+        def tell(error: StoreError) -> None:
+            self.tell(events.StoreFailed, operation=operation, error=repr(error))
+
+        return tell
+
+    def tell(self, kind: type[events.Event], **values: object) -> None:
+        self.runtime.emit(kind(task=self.task.name, job=self.identity, key=self.key_digest, **values))
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, for events and records."""
+    return clip(f"{type_name(error)}: {message_of(error)}", MESSAGE_LIMIT)

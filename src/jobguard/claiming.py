@@ -1,0 +1,170 @@
+"""From a delivery to the right to run it: claim its key, or find out who has it or has done it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import anyio
+
+from jobguard import events
+from jobguard.case import LONGEST_WAIT_PAUSE, Answer, Case, Phase
+from jobguard.errors import (
+    DuplicateJob,
+    NotEncodable,
+    PayloadMismatch,
+    ResultNotStored,
+    RetriesExhausted,
+    StoreError,
+)
+from jobguard.history import unpack
+from jobguard.job import Duplicate, JobStatus
+from jobguard.keys import Key
+from jobguard.leases import Held
+from jobguard.letters import from_text
+from jobguard.meeting import Course, course_of, took_over
+from jobguard.policies import Deduplication
+from jobguard.settling import OUTAGE_PAUSE, answer_or_raise, keep_letter
+from jobguard.stores.base import ClaimReply, State, Verdict
+
+
+async def begin(case: Case) -> Answer | None:
+    """Claim the key, or read the job's history; an answer means that nothing is to be run."""
+    deduplication = case.plan.deduplication
+    try:
+        while deduplication is not None and case.key is not None and case.record_key:
+            reply = await claim(case, case.key, deduplication)
+            course = course_of(reply, deduplication, case.identity)
+            if course is Course.RUN:
+                take(case, reply)
+                return None
+            compare(case, reply, case.key, deduplication)
+            if course is not Course.WAIT:
+                return await follow(case, course, reply)
+            await wait_for_other(case, reply)
+        if case.delivery.number > 1 and not case.loaded and case.record_key:
+            return await load_history(case)
+    except StoreError as error:
+        await without_store(case, error)
+    return None
+
+
+async def claim(case: Case, key: Key, deduplication: Deduplication) -> ClaimReply:
+    """Send one claim under a new token, its lease counted from now on our own clock."""
+    case.let_go()
+    case.token = secrets.token_urlsafe(9)
+    case.held = Held(case.record_key, case.token, anyio.current_time() + case.runtime.lease)
+    case.phase = Phase.CLAIMING
+    reply = await case.runtime.store.claim(case.claim_request(key, deduplication))
+    case.phase = Phase.IDLE
+    return reply
+
+
+def take(case: Case, reply: ClaimReply) -> None:
+    """Hold what was granted."""
+    assert case.held is not None
+    case.fence = reply.fence
+    case.history, case.offset = unpack(reply.history, reply.elapsed)
+    case.history = case.history.with_crashes(reply.crashes)
+    case.started = time.monotonic() - case.history.elapsed
+    case.runtime.heartbeat.add(case.held)
+    if took_over(reply, case.identity):
+        case.tell(events.TakenOver, owner=reply.owner, fence=reply.fence, crashes=reply.crashes)
+
+
+def compare(case: Case, reply: ClaimReply, key: Key, deduplication: Deduplication) -> None:
+    """Say, or raise, that a duplicate came with other arguments than the job before it."""
+    if reply.owner == case.identity or reply.fingerprint == key.fingerprint:
+        return
+    if not case.waiting:
+        case.tell(events.PayloadMismatched, owner=reply.owner)
+    if deduplication.mismatch == "raise":
+        raise PayloadMismatch(key.digest, reply.owner)
+
+
+async def wait_for_other(case: Case, reply: ClaimReply) -> None:
+    """Let the other go on: a queue brings us back when its lease is over, in-process we look often."""
+    delay = max(reply.wait, LONGEST_WAIT_PAUSE)
+    if not case.delivery.terms.durable:
+        delay = case.pause
+        case.pause = min(case.pause * 2, LONGEST_WAIT_PAUSE)
+    if not case.waiting:
+        case.waiting = True
+        reason = "busy" if reply.verdict is Verdict.BUSY else "running"
+        case.tell(events.Deferred, delay=delay, reason=reason)
+    await case.delivery.later(delay)
+
+
+async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
+    """End as a duplicate, or with what is known of this job's own end."""
+    if course is Course.CLOSE:
+        return await close(case, reply.state, reply.body)
+    if course is Course.REPLAY:
+        return replay(case, reply)
+    assert reply.state is not None
+    assert case.key is not None
+    status = reply.state.status
+    case.tell(events.DuplicateSkipped, status=status, owner=reply.owner)
+    if course is Course.RAISE:
+        raise DuplicateJob(case.key.digest, status, reply.owner)
+    return Answer(Duplicate(case.key.digest, status, reply.owner))
+
+
+def replay(case: Case, reply: ClaimReply) -> Answer:
+    """Answer from a success: this job's own, or another's within its ttl."""
+    assert case.key is not None
+    mine = reply.owner == case.identity
+    case.tell(events.DuplicateReplayed, owner=reply.owner, own=mine)
+    if reply.body is not None:
+        try:
+            return Answer(case.runtime.codec.decode(reply.body, case.task.returns))
+        except NotEncodable as error:
+            case.tell(events.ResultDropped, reason=str(error))
+    if case.task.plain_result and not mine:
+        raise ResultNotStored(
+            f"{case.task.name} succeeded before, but its result was not stored (too large, or it has no "
+            "encoding); return less, annotate the return type, or use done='skip'"
+        )
+    return Answer(Duplicate(case.key.digest, JobStatus.SUCCESS, reply.owner))
+
+
+async def load_history(case: Case) -> Answer | None:
+    """The history of a redelivered job that holds no claim: runs without an end were crashes."""
+    case.loaded = True
+    record = await case.runtime.store.look_up(case.record_key)
+    known = 0
+    if record is not None:
+        case.recorded = True
+        if record.state is State.SUCCESS:
+            return Answer(case.runtime.codec.decode(record.body or "null", case.task.returns))
+        if record.state.ended:
+            return await close(case, record.state, record.body)
+        case.history, case.offset = unpack(record.history, record.elapsed)
+        known = case.history.crashes
+    ends = case.history.runs - known
+    case.history = case.history.with_crashes(max(case.delivery.number - 1 - ends, 0))
+    case.started = time.monotonic() - case.history.elapsed
+    if case.history.crashes > known:
+        case.tell(events.TakenOver, owner=case.identity, fence=0, crashes=case.history.crashes)
+    return None
+
+
+async def close(case: Case, state: State | None, body: str | None) -> Answer:
+    """The job ended before, but its queue was not told: finish that, and run nothing."""
+    told = f"the job had failed before: {body}"
+    if state is State.DEAD_LETTER and body is not None:
+        letter = from_text(body)
+        await keep_letter(case, body, letter.id)
+        told = f"the job had become a dead letter before: {letter.error_type}: {letter.error_message}"
+    return await answer_or_raise(case, RetriesExhausted(told), fall_back=True)
+
+
+async def without_store(case: Case, error: StoreError) -> None:
+    """The store is out of reach before the run: as `on_store_error` says."""
+    case.phase = Phase.IDLE
+    case.tell(events.StoreFailed, operation="claim", error=repr(error))
+    if case.runtime.on_store_error == "raise":
+        await case.delivery.give_back(OUTAGE_PAUSE, error)
+    case.held = None
+    case.record_key = ""
+    case.tell(events.RanUnguarded, error=repr(error))

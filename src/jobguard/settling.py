@@ -1,0 +1,142 @@
+"""Writing down what a delivery came to, and what follows if that is refused or impossible."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from typing import NoReturn
+
+from jobguard import events
+from jobguard.case import Answer, Case, Phase, describe
+from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
+from jobguard.history import unpack
+from jobguard.persistence import persist
+from jobguard.stores.base import State, Verdict
+
+INTERRUPTION_BOUND = 2.0
+"""Seconds that recording an interruption may hold a cancellation up."""
+OUTAGE_PAUSE = 5.0
+"""Seconds after which a queue delivers a job again that an outage of the store held up."""
+
+
+async def settle(case: Case, state: State, *, lasts: float, body: str | None = None) -> None:
+    """Write an outcome; again while the store is out of reach, until the lease ends.
+
+    A refusal means that another claim has taken over: the outcome is not ours to record.
+    """
+    case.phase = Phase.RETRYING if state is State.RETRY else Phase.SETTLED
+    if not case.writes:
+        return
+    settlement = case.settlement(state, lasts, body)
+    store = case.runtime.store
+    until = case.lease_end if case.held is None else case.held.until
+    try:
+        reply = await persist(
+            lambda: store.settle(settlement), case.told("settle"), until, case.runtime.background
+        )
+    except StoreError as error:
+        await outcome_lost(case, state, error)
+        return
+    case.recorded = True
+    if case.held is not None:
+        await case.runtime.heartbeat.settled(case.held)
+    if not reply.accepted:
+        case.tell(
+            events.OutcomeRefused,
+            outcome=state.status,
+            fence=case.fence,
+            owner=reply.owner,
+            owner_fence=reply.fence,
+        )
+        await leave_to_other(
+            case,
+            f"the outcome of {case.task.name} was refused: {reply.owner!r} holds its key under fence "
+            f"{reply.fence}",
+        )
+
+
+async def keep_letter(case: Case, text: str, id: str) -> bool:
+    """Put a dead letter into its queue, trying as long as a lease lasts; True = it is there."""
+    policy = case.plan.dead_lettering
+    queue = case.runtime.letter_queue("default" if policy is None else policy.queue)
+    store = case.runtime.store
+    try:
+        await persist(
+            lambda: store.put_letter(queue, id, text),
+            case.told("put_letter"),
+            case.lease_end,
+            case.runtime.background,
+        )
+    except StoreError as error:
+        await outcome_lost(case, State.DEAD_LETTER, error)
+        return False
+    return True
+
+
+async def outcome_lost(case: Case, state: State, error: StoreError) -> None:
+    """Say loudly that an outcome could not be written. A success stands; the rest is tried again."""
+    case.tell(events.OutcomeLost, outcome=state.status, error=repr(error))
+    if state is not State.SUCCESS and case.delivery.terms.durable:
+        await case.delivery.give_back(OUTAGE_PAUSE, error)
+
+
+async def leave_to_other(case: Case, why: str) -> NoReturn:
+    """End this delivery without a word on the job: it belongs to whoever holds the lease."""
+    await case.delivery.give_back(case.runtime.lease, LeaseLost(why))
+
+
+async def answer_or_raise(
+    case: Case, error: Exception, *, fall_back: bool, exhausted: bool = False
+) -> Answer:
+    """`@fallback`'s answer if it covers the error; else the error, or that no run is left."""
+    fallback = case.plan.fallback
+    if fallback is not None and fall_back and isinstance(error, fallback.on):
+        case.tell(events.FellBack, error=describe(error))
+        answer = fallback.answer
+        value = answer(error, *case.args, **case.kwargs) if callable(answer) else answer
+        return Answer(await value if inspect.isawaitable(value) else value)
+    if exhausted:
+        raise RetriesExhausted(f"{case.task.name} has no run left") from error
+    raise error
+
+
+async def interrupted(case: Case) -> None:
+    """Record that this run was cut off, in bounded time, whatever cancels us meanwhile."""
+    if case.phase in (Phase.IDLE, Phase.SETTLED) or case.delivery.lost:
+        return
+    if case.phase is Phase.RETRYING and case.delivery.terms.durable:
+        return  # the failure is recorded, and the queue delivers the job again
+    attempt = case.history.runs + 1
+    recorded: list[bool] = []
+
+    async def record() -> None:
+        try:
+            recorded.append(await record_interruption(case))
+        except StoreError as error:
+            case.told("settle")(error)
+
+    try:
+        if case.writes:
+            await case.runtime.background.see_through(record, INTERRUPTION_BOUND)
+    finally:
+        case.tell(events.Interrupted, attempt=attempt, recorded=recorded == [True])
+
+
+async def record_interruption(case: Case) -> bool:
+    """Add an interruption to the record, and free the key for others."""
+    deduplication = case.plan.deduplication
+    if case.phase is Phase.CLAIMING and case.key is not None and deduplication is not None:
+        # The server may have granted the claim: asking again under the same token tells, and
+        # brings the history that the interruption is added to.
+        reply = await case.runtime.store.claim(case.claim_request(case.key, deduplication))
+        if reply.verdict is not Verdict.GRANTED:
+            return False
+        case.fence = reply.fence
+        case.history, case.offset = unpack(reply.history, reply.elapsed)
+    case.history = case.history.with_interruption()
+    settlement = case.settlement(State.INTERRUPTED)
+    if case.phase is Phase.RETRYING:
+        # The claim was settled as RETRY already; without a fence a job changes its own record.
+        settlement = settlement._replace(fence=None, token=secrets.token_urlsafe(9))
+    case.delivery.interrupted(settlement)
+    return (await case.runtime.store.settle(settlement)).accepted
