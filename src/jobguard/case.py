@@ -13,7 +13,7 @@ import anyio
 
 from jobguard import events
 from jobguard.adapters.base import Delivery
-from jobguard.codec import clip
+from jobguard.codec import clip, redactor
 from jobguard.decision import attempts_of
 from jobguard.errors import StoreError, Undeliverable
 from jobguard.history import pack
@@ -67,6 +67,7 @@ class Case:
         "key",
         "kwargs",
         "loaded",
+        "mask",
         "offset",
         "pause",
         "phase",
@@ -99,12 +100,9 @@ class Case:
         self.kwargs = kwargs
         self.identity = delivery.ref.identity
         self.attempts = 1 if terms.single else attempts_of(task.plan, terms.attempts, terms.unasked)
-        self.key: Key | None = None if task.make_key is None else task.make_key(args, kwargs)
-        self.record_key = ""
-        if self.key is not None:
-            self.record_key = runtime.record_key(self.key.digest)
-        elif terms.durable:
-            self.record_key = runtime.record_key(letter_id(self.identity))
+        self.key: Key | None = None
+        self.record_key = runtime.record_key(letter_id(self.identity)) if terms.durable else ""
+        self.mask: Callable[[str], str] | None = None
         self.token = ""
         self.fence: int | None = None
         self.held: Held | None = None
@@ -116,6 +114,13 @@ class Case:
         self.waiting = False
         self.phase = Phase.IDLE
         self.started = time.monotonic()
+
+    def find_key(self) -> None:
+        """Work out the key, if the task has one. Raises what the user's own key function does."""
+        make_key = self.task.make_key
+        if make_key is not None:
+            self.key = make_key(self.args, self.kwargs)
+            self.record_key = self.runtime.record_key(self.key.digest)
 
     def claim_request(self, key: Key, deduplication: Deduplication) -> Claim:
         return Claim(
@@ -188,6 +193,20 @@ class Case:
     def key_digest(self) -> str | None:
         return None if self.key is None else self.key.digest
 
+    def message(self, error: BaseException) -> str:
+        """An error's text without what `redact` names: it goes to logs, records and letters."""
+        policy = self.plan.dead_lettering
+        if self.mask is None:
+            self.mask = str
+            if policy is not None and policy.redact:
+                args, names = self.task.own_arguments(self.args)
+                self.mask = redactor(args, self.kwargs, names, policy.redact)
+        return clip(self.mask(message_of(error)), MESSAGE_LIMIT)
+
+    def describe(self, error: BaseException) -> str:
+        """An error in one line."""
+        return f"{type_name(error)}: {self.message(error)}"
+
     def told(self, operation: str) -> Callable[[StoreError], None]:
         """Something that tells of a failed store operation."""
 
@@ -198,8 +217,3 @@ class Case:
 
     def tell(self, kind: type[events.Event], **values: object) -> None:
         self.runtime.emit(kind(task=self.task.name, job=self.identity, key=self.key_digest, **values))
-
-
-def describe(error: Exception) -> str:
-    """An error in one line, for events and records."""
-    return clip(f"{type_name(error)}: {message_of(error)}", MESSAGE_LIMIT)

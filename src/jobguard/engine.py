@@ -16,14 +16,13 @@ import anyio
 from jobguard import events
 from jobguard.adapters.base import Delivery
 from jobguard.adapters.inprocess import LocalDelivery
-from jobguard.case import Answer, Case, Phase, describe
+from jobguard.case import Answer, Case, Phase
 from jobguard.claiming import begin
-from jobguard.codec import clip
 from jobguard.decision import Action, Decision, crash_limit, decide
 from jobguard.errors import CrashLimitExceeded, Discard, GiveUp, NotEncodable, Signal, Undeliverable
 from jobguard.history import add_failure
 from jobguard.job import AttemptError, Run, _current
-from jobguard.letters import MESSAGE_LIMIT, message_of, to_text, type_name, write_letter
+from jobguard.letters import to_text, type_name, write_letter
 from jobguard.runtime import Runtime
 from jobguard.scopes import Deadline
 from jobguard.settling import answer_or_raise, interrupted, keep_letter, leave_to_other, settle
@@ -58,13 +57,14 @@ async def recover(
     """Go on after a first in-process run that needed no claim and failed."""
     case = Case(task, runtime, LocalDelivery(run.ref), args, kwargs)
     case.started = run.started
+    case.phase = Phase.RUNNING
     return await carry_through(case, error)
 
 
 async def carry_through(case: Case, error: Exception | None = None) -> object:
     """Run to an answer; `error` is how a first run has failed already."""
     try:
-        answer = None if error is None else await failed(case, error)
+        answer = await (prepare(case) if error is None else failed(case, error))
         while answer is None:
             answer = await once(case)
         return answer.value
@@ -73,6 +73,15 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
         raise
     finally:
         case.let_go()
+
+
+async def prepare(case: Case) -> Answer | None:
+    """Work out the key. Arguments that have none end the job: another run would not help."""
+    try:
+        case.find_key()
+    except Exception as error:
+        return await end(case, error, _spent(case, "not_retryable"))
+    return None
 
 
 async def once(case: Case) -> Answer | None:
@@ -167,14 +176,14 @@ async def failed(case: Case, error: Exception) -> Answer | None:
     )
     attempt = case.history.runs + 1
     if decision.counted:
-        seen = AttemptError(attempt, time.time(), type_name(error), clip(message_of(error), MESSAGE_LIMIT))
+        seen = AttemptError(attempt, time.time(), type_name(error), case.message(error))
         case.history = add_failure(case.history, seen)
     if decision.action is Action.FAIL:
         return await end(case, error, decision, control_flow=isinstance(signal or error, Signal))
     if decision.action is Action.SNOOZE:
         case.history = case.history.with_snooze()
         await settle(case, State.RETRY, lasts=decision.delay)
-        case.tell(events.Snoozed, delay=decision.delay, reason=message_of(error))
+        case.tell(events.Snoozed, delay=decision.delay, reason=case.message(error))
     else:
         await settle(case, State.RETRY, lasts=decision.delay)
         case.tell(
@@ -182,7 +191,7 @@ async def failed(case: Case, error: Exception) -> Answer | None:
             attempt=attempt,
             failures=case.history.failures,
             delay=decision.delay,
-            error=describe(error),
+            error=case.describe(error),
         )
     await case.delivery.later(decision.delay)
     return None
@@ -193,7 +202,7 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
     policy = case.plan.dead_lettering
     cause = _cause_of(error)
     reason = error.reason if isinstance(error, Undeliverable) else decision.reason
-    told = describe(cause)
+    told = case.describe(cause)
     if decision.dead_letter and policy is not None:
         letter = write_letter(
             case.end_record(cause, reason), policy, case.runtime.codec, case.arguments(error)
@@ -219,14 +228,13 @@ async def crashed_too_often(case: Case) -> Answer:
     error = CrashLimitExceeded(
         f"{case.task.name} ended together with its worker {case.history.crashes} times (max_crashes={limit})"
     )
-    decision = Decision(
-        Action.FAIL,
-        "crashes",
-        counted=False,
-        dead_letter=case.plan.dead_lettering is not None,
-        fall_back=True,
-    )
-    return await end(case, error, decision)
+    return await end(case, error, _spent(case, "crashes"))
+
+
+def _spent(case: Case, reason: str) -> Decision:
+    """The end of a job whose last run did not fail."""
+    kept = case.plan.dead_lettering is not None
+    return Decision(Action.FAIL, reason, counted=False, dead_letter=kept, fall_back=True)
 
 
 def _cause_of(error: Exception) -> Exception:

@@ -83,7 +83,8 @@ def _dataclass_fields(kind: Any, value: object) -> dict[str, object]:
     if unset:
         raise Unencodable(f"has no value for its field {unset[0]!r}")
     for name in vars(value) if hasattr(value, "__dict__") else ():
-        if name not in names and not isinstance(getattr(kind, name, None), cached_property):
+        derived = name == "__orig_class__" or isinstance(getattr(kind, name, None), cached_property)
+        if name not in names and not derived:
             raise Unencodable(
                 f"has the attribute {name!r}, which is none of its fields; register a codec for it"
             )

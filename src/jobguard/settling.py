@@ -7,7 +7,7 @@ import secrets
 from typing import NoReturn
 
 from jobguard import events
-from jobguard.case import Answer, Case, Phase, describe
+from jobguard.case import Answer, Case, Phase
 from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
 from jobguard.persistence import persist
@@ -91,7 +91,7 @@ async def answer_or_raise(
     """`@fallback`'s answer if it covers the error; else the error, or that no run is left."""
     fallback = case.plan.fallback
     if fallback is not None and fall_back and isinstance(error, fallback.on):
-        case.tell(events.FellBack, error=describe(error))
+        case.tell(events.FellBack, error=case.describe(error))
         answer = fallback.answer
         value = answer(error, *case.args, **case.kwargs) if callable(answer) else answer
         return Answer(await value if inspect.isawaitable(value) else value)
@@ -102,7 +102,11 @@ async def answer_or_raise(
 
 async def interrupted(case: Case) -> None:
     """Record that this run was cut off, in bounded time, whatever cancels us meanwhile."""
-    if case.phase in (Phase.IDLE, Phase.SETTLED) or case.delivery.lost:
+    if case.phase is Phase.SETTLED or case.delivery.lost:
+        return
+    if case.phase is Phase.IDLE:
+        # No run has begun. A queue that counts deliveries would take this one for a crash.
+        await case.runtime.background.see_through(case.delivery.uncount, INTERRUPTION_BOUND)
         return
     if case.phase is Phase.RETRYING and case.delivery.terms.durable:
         return  # the failure is recorded, and the queue delivers the job again

@@ -84,6 +84,10 @@ class Delivery(Protocol):
         """
         ...
 
+    async def uncount(self) -> None:
+        """Take this delivery out of the queue's count: nothing was run. Never raises."""
+        ...
+
     def interrupted(self, settlement: Settlement | None) -> None:
         """Told what was recorded of a cancelled run, for a queue that finds out later why it was."""
         ...

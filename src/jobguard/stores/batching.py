@@ -14,13 +14,17 @@ from typing import Any, NamedTuple, cast
 from redis.asyncio import Redis, RedisCluster
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
+    MovedError,
     NoScriptError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -40,8 +44,20 @@ RESENDS = 2
 RESEND_PAUSE = 0.05
 """Seconds before the first resend; each further one waits twice as long."""
 
-# Answers of a server that cannot serve now and will again: it loads, fails over or moves slots.
-_PASSING = frozenset({"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"})
+# No answer, or that of a server that cannot serve now and will again: it loads, fails over or moves
+# slots. Cluster clients have classes for what others show as a word.
+_OUTAGES = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    RedisClusterException,
+    OSError,
+    ReadOnlyError,
+    ClusterDownError,
+    MovedError,
+    AskError,
+    TryAgainError,
+)
+_PASSING = frozenset({"CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"})
 
 
 class Script(NamedTuple):
@@ -259,17 +275,12 @@ _OPTIONS: dict[str, Any] = {NEVER_DECODE: True}
 
 def _is_passing(error: BaseException) -> bool:
     """Whether sending the command again can help."""
-    if isinstance(error, (AuthenticationError, AuthorizationError)):
+    # A refused login comes wrapped: redis-py meets it while it connects.
+    if any(isinstance(each, (AuthenticationError, AuthorizationError)) for each in (error, error.__cause__)):
         return False
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)):
+    if isinstance(error, _OUTAGES):
         return True
-    if isinstance(error, ReadOnlyError):
-        return True
-    return isinstance(error, ResponseError) and _first_word(error) in _PASSING
-
-
-def _first_word(error: BaseException) -> str:
-    return str(error).partition(" ")[0]
+    return isinstance(error, ResponseError) and str(error).partition(" ")[0] in _PASSING
 
 
 def _told(error: StoreError, cause: BaseException) -> StoreError:

@@ -1,16 +1,18 @@
-"""For tests: a contract for stores, an embedded server, a clock moved by hand."""
+"""For tests: events kept, delays left out, an embedded server, a manual clock, a contract for stores."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from jobguard.testing.clock import ManualClock
+from jobguard.testing.events import EventLog
 from jobguard.testing.valkey import EmbeddedValkey
+from jobguard.testing.waiting import no_wait
 
 if TYPE_CHECKING:
     from jobguard.testing.contract import StoreContract
 
-__all__ = ["EmbeddedValkey", "ManualClock", "StoreContract"]
+__all__ = ["EmbeddedValkey", "EventLog", "ManualClock", "StoreContract", "no_wait"]
 
 
 def __getattr__(name: str) -> object:

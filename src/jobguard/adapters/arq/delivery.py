@@ -111,7 +111,7 @@ class ArqDelivery:
 
     async def give_back(self, delay: float, error: JobGuardError) -> NoReturn:
         if isinstance(error, StoreError):
-            await self._uncount()
+            await self.uncount()
             await self._keep_payload(delay)
             self.again = True
             raise Retry(defer=delay) from error
@@ -153,8 +153,7 @@ class ArqDelivery:
                 self._pool.set(self.job_key, self.payload, px=keep, nx=True), "restoring a payload"
             )
 
-    async def _uncount(self) -> None:
-        """Take this delivery out of ARQ's count: it came to nothing, and that is no crash."""
+    async def uncount(self) -> None:
         await self._quietly(self._pool.decr(retry_key_prefix + self.ref.id), "uncounting a delivery")
 
     async def _quietly(self, command: Awaitable[Any], what: str) -> Any:

@@ -277,16 +277,18 @@ class Protection:
         if limit is not None and terms.limit is not None and limit.seconds > terms.limit:
             raise InvalidValue(
                 f"time_limit({limit.seconds:g}) on {task.name} is longer than the worker's timeout of "
-                f"{terms.limit:g} s, which would end it first; raise job_timeout or func(timeout=...), or lower time_limit"
+                f"{terms.limit:g} s, which would end it first; raise job_timeout or func(timeout=...), or lower "
+                "time_limit"
             )
         retrying = task.plan.retrying
         tries = None if cron else function.max_tries
-        if retrying is not None and retrying.attempts_given and tries is not None:
-            if retrying.attempts is None or retrying.attempts > tries:
-                raise InvalidValue(
-                    f"attempts={retrying.attempts!r} on {task.name} contradicts func(max_tries={tries!r}); "
-                    "leave max_tries out, or make the two equal"
-                )
+        if retrying is None or not retrying.attempts_given or tries is None:
+            return
+        if retrying.attempts is None or retrying.attempts > tries:
+            raise InvalidValue(
+                f"attempts={retrying.attempts!r} on {task.name} contradicts func(max_tries={tries!r}); "
+                "leave max_tries out, or make the two equal"
+            )
 
     def _max_tries(self, entry: Entry, function: Function | CronJob) -> int | None:
         return WITHOUT_LIMIT if entry.task is not None else function.max_tries
@@ -341,10 +343,9 @@ class Protection:
             await theirs(ctx)
 
     def _ended_unseen(self, job: EndedUnseen) -> None:
-        for worker in self._workers.values():
-            if worker.queue == job.queue:
-                worker.ended_unseen(job)
-                return
+        workers = list(self._workers.values())
+        for worker in [each for each in workers if each.queue == job.queue] or workers[:1]:
+            worker.ended_unseen(job)
 
 
 def _task_below(call: object) -> Task | None:
