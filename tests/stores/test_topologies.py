@@ -1,0 +1,259 @@
+"""Clusters, Sentinels, TLS, users, and the URLs that lead to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trustme
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
+
+from jobguard.errors import InvalidType, InvalidValue
+from jobguard.stores import RedisStore
+from jobguard.stores.base import Claim, LetterQueue, Verdict
+from jobguard.testing import EmbeddedValkey, StoreContract
+from jobguard.testing.valkey import free_port
+
+pytestmark = pytest.mark.anyio
+
+NODES = 3
+SLOTS = 16384
+
+
+async def cluster_is_up(server: EmbeddedValkey) -> bool:
+    async with Redis.from_url(server.url) as client:
+        state = await client.execute_command("CLUSTER INFO")
+        return state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(NODES)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[list[EmbeddedValkey]]:
+    """Three nodes that share the slots."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                EmbeddedValkey(
+                    tcp=True,
+                    password="cluster",
+                    config={
+                        "cluster-enabled": "yes",
+                        "cluster-port": str(free_port()),
+                        "cluster-announce-ip": "127.0.0.1",
+                        "primaryauth": "cluster",
+                    },
+                )
+            )
+            for _ in range(NODES)
+        ]
+        asyncio.run(join(servers))
+        yield servers
+
+
+async def join(servers: list[EmbeddedValkey]) -> None:
+    bounds = [SLOTS * number // NODES for number in range(NODES + 1)]
+    for number, server in enumerate(servers):
+        async with Redis.from_url(server.url) as client:
+            await client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+            await client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    async with Redis.from_url(servers[0].url) as client:
+        for server in servers[1:]:
+            async with Redis.from_url(server.url) as other:
+                bus = (await other.config_get("cluster-port"))["cluster-port"]
+            await client.execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
+    async with asyncio.timeout(60):
+        while not all([await cluster_is_up(server) for server in servers]):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def cluster_url(servers: list[EmbeddedValkey]) -> str:
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return f"redis+cluster://:cluster@{hosts}"
+
+
+class TestCluster(StoreContract):
+    """The whole contract on a Cluster, through a URL."""
+
+    @pytest.fixture
+    async def store(self, cluster: list[EmbeddedValkey]) -> AsyncIterator[RedisStore]:
+        store = RedisStore.from_url(cluster_url(cluster))
+        yield store
+        await store.aclose()
+
+    async def test_routes_a_batch_by_slot(self, store: RedisStore, cluster: list[EmbeddedValkey]) -> None:
+        """Operations of one tick reach the node of their key, each node some of them."""
+        keys = [f"spread:{number}" for number in range(300)]
+        replies = await asyncio.gather(*(store.claim(Claim(key, "one", key, 60.0, 60.0)) for key in keys))
+        assert {reply.verdict for reply in replies} == {Verdict.GRANTED}
+        for server in cluster:
+            async with Redis.from_url(server.url) as client:
+                assert await client.dbsize() > 50
+
+    async def test_relearns_scripts_on_every_node(
+        self, store: RedisStore, cluster: list[EmbeddedValkey]
+    ) -> None:
+        """Nodes that have lost their scripts learn them again."""
+        for server in cluster:
+            async with Redis.from_url(server.url) as client:
+                await client.script_flush()
+        keys = [f"relearn:{number}" for number in range(60)]
+        replies = await asyncio.gather(*(store.claim(Claim(key, "one", key, 60.0, 60.0)) for key in keys))
+        assert {reply.verdict for reply in replies} == {Verdict.GRANTED}
+
+    async def test_takes_a_cluster_client(self, cluster: list[EmbeddedValkey]) -> None:
+        """A client that was handed in works like a URL, and stays open."""
+        nodes = [ClusterNode("127.0.0.1", server.port or 0) for server in cluster]
+        async with RedisCluster(startup_nodes=nodes, password="cluster", decode_responses=True) as client:
+            store = RedisStore(client)
+            assert await store.put_letter(LetterQueue("handed-in", "q"), "a", "text") is True
+            assert await store.letter_queues("handed-in") == ["q"]
+            await store.aclose()
+            assert await client.ping()
+
+
+@pytest.fixture
+def sentinel() -> Iterator[EmbeddedValkey]:
+    """A Sentinel that watches one primary, with a password."""
+    with EmbeddedValkey(tcp=True, password="primary") as primary:
+        config = {
+            "requirepass": "sentinel",
+            "sentinel monitor": f"prime 127.0.0.1 {primary.port} 1",
+            "sentinel auth-pass": "prime primary",
+        }
+        with EmbeddedValkey(tcp=True, password="sentinel", sentinel=True, config=config) as server:
+            yield server
+
+
+async def test_finds_the_primary_through_a_sentinel(sentinel: EmbeddedValkey) -> None:
+    """A URL of Sentinels leads to the primary that they name."""
+    store = RedisStore.from_url(
+        f"redis+sentinel://:primary@127.0.0.1:{sentinel.port}/prime/0",
+        sentinel_kwargs={"password": "sentinel"},
+    )
+    assert (await store.claim(Claim("k", "one", "t", 60.0, 60.0))).verdict is Verdict.GRANTED
+    await store.aclose()
+
+
+async def test_takes_a_sentinels_client(sentinel: EmbeddedValkey) -> None:
+    """A client made by redis-py's Sentinel works like any other."""
+    sentinels = Sentinel(
+        [("127.0.0.1", sentinel.port)], sentinel_kwargs={"password": "sentinel"}, password="primary"
+    )
+    async with sentinels.master_for("prime") as client:
+        reply = await RedisStore(client).claim(Claim("k", "one", "t", 60.0, 60.0))
+        assert reply.verdict is Verdict.GRANTED
+    for each in sentinels.sentinels:
+        await each.aclose()
+
+
+async def test_speaks_tls_with_a_user_of_few_rights(tmp_path: Path) -> None:
+    """`rediss://` with a certificate and a user that may do no more than the store does."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    port = free_port()
+    config = {
+        "bind": "127.0.0.1",
+        "tls-port": str(port),
+        "tls-ca-cert-file": str(tmp_path / "ca.pem"),
+        "tls-key-file": str(tmp_path / "key.pem"),
+        "tls-cert-file": str(tmp_path / "cert.pem"),
+        "tls-auth-clients": "no",
+        "user": "worker on >p%ss/w@rd ~jobguard:* ~{jobguard:* -@all +evalsha +eval +get +set +pttl +time "
+        "+del +hget +hsetnx +hdel +hlen +sadd +smembers +zadd +zrem +zrevrange +zrevrangebyscore",
+    }
+    with EmbeddedValkey(password="admin", config=config):
+        store = RedisStore.from_url(
+            f"rediss://worker:p%25ss%2Fw%40rd@127.0.0.1:{port}/0", ssl_ca_certs=str(tmp_path / "ca.pem")
+        )
+        await use_everything(store)
+        await store.aclose()
+
+
+async def use_everything(store: RedisStore) -> None:
+    queue = LetterQueue("jobguard", "default")
+    assert (await store.claim(Claim("jobguard:k", "one", "t", 60.0, 60.0))).verdict is Verdict.GRANTED
+    assert await store.look_up("jobguard:k") is not None
+    assert await store.forget("jobguard:k") is True
+    assert await store.put_letter(queue, "a", "text") is True
+    assert await store.get_letter(queue, "a") == "text"
+    assert (await store.page_letters(queue, 5, None)).entries == ("text",)
+    assert await store.count_letters(queue) == 1
+    assert await store.remove_letter(queue, "a") is True
+    assert await store.letter_queues("jobguard") == ["default"]
+
+
+async def test_closes_a_client_of_its_own(valkey: EmbeddedValkey) -> None:
+    """What `from_url` opened, `aclose` closes."""
+    store = RedisStore.from_url(valkey.url, client_name="closing")
+    await store.look_up("k")
+    await store.aclose()
+    async with Redis.from_url(valkey.url) as client:
+        async with asyncio.timeout(20):
+            while "closing" in {each["name"] for each in await client.client_list()}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("localhost:6379", "no scheme"),
+        ("http://localhost", "scheme 'http'"),
+        ("redis://", "needs a host"),
+        ("redis://host:port", "needs a host"),
+        ("redis://host:70000", "70000 is not a port"),
+        ("redis://host/database", "a database that is a number"),
+        ("redis://host?socket_timeout=soon", "socket_timeout"),
+        ("unix://", "no socket"),
+        ("redis+sentinel://host:1", "no master"),
+        ("redis+sentinel:///master", "'' is not host:port"),
+        ("redis+sentinel://host/master/first", "'first' is not a number"),
+        ("redis+cluster://host/3", "no database but 0"),
+        ("redis+cluster://host:1,host:x", "'host:x' is not host:port"),
+        ("redis+cluster://host?ssl=1", "options of from_url"),
+    ],
+)
+def test_refuses_a_url_that_cannot_work(url: str, reason: str) -> None:
+    """Each bad URL is refused with what is wrong and what would be right."""
+    with pytest.raises(InvalidValue) as caught:
+        RedisStore.from_url(url)
+    assert reason in str(caught.value)
+    assert "redis://host:6379/0" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:s3cr3t@host:port",
+        "http://user:s3cr3t@host",
+        "redis://user:s3cr3t/x@y@host:port",
+        "redis+sentinel://user:s3cr3t@host",
+        "redis+cluster://:s3cr3t@host/3",
+        "ftp://host?password=s3cr3t",
+        "user:s3cr3t@host",
+    ],
+)
+def test_hides_the_password_of_a_url(url: str) -> None:
+    """No error shows a password, however odd the URL around it is."""
+    with pytest.raises(InvalidValue) as caught:
+        RedisStore.from_url(url)
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_refuses_a_url_that_is_no_text() -> None:
+    """A client or bytes handed to from_url is a type error."""
+    with pytest.raises(InvalidType, match="url must be text"):
+        RedisStore.from_url(b"redis://host")  # type: ignore[arg-type]
+
+
+def test_shows_no_credentials_of_itself() -> None:
+    """A store's repr names its kind of client only."""
+    store = RedisStore.from_url("redis://user:s3cr3t@localhost:1/0")
+    assert repr(store) == "RedisStore(Redis)"
