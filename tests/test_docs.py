@@ -97,7 +97,7 @@ def name_of(page: Path) -> str:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if "```python" in page.read_text("utf-8")], ids=name_of
 )
-def test_python_blocks_run_and_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
+def test_python_blocks_run_and_print_what_the_page_says(page: Path) -> None:
     """Every Python block runs, in order; a `text` block right after one is what it printed."""
     found = list(blocks(page))
     running = [block for block in found if block.language == "python" and block.mark != "fragment"]
@@ -160,6 +160,13 @@ def test_extras_that_a_page_installs_exist(page: Path) -> None:
         for extra in group.split(",")
     }
     assert named <= set(extras)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent == ROOT], ids=name_of)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    """Relative links of pages outside the site name files that exist; mkdocs checks the others."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_ci_reads_its_test_command_from_readme() -> None:
