@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,12 @@ class Wire:
     async def open(self) -> None:
         self._listener = await asyncio.start_unix_server(self._accept, str(self._path))
 
+    async def open_tls(self, context: ssl.SSLContext) -> int:
+        """Listen on a loopback port in place of a socket, and speak TLS there; its number."""
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=context)
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
     async def close(self) -> None:
         """Cut every connection and accept no more."""
         assert self._listener is not None
@@ -51,7 +58,8 @@ class Wire:
             writer.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._path.unlink(missing_ok=True)
+        if self._path.is_socket():
+            self._path.unlink()
 
     async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

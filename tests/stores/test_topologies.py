@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import trustme
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
+from tests.stores.conftest import Wire
 
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.stores import RedisStore
@@ -153,27 +155,23 @@ async def test_takes_a_sentinels_client(sentinel: EmbeddedValkey) -> None:
 async def test_speaks_tls_with_a_user_of_few_rights(tmp_path: Path) -> None:
     """`rediss://` with a certificate and a user that may do no more than the store does."""
     authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1", "localhost")
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
-    port = free_port()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     config = {
-        "bind": "127.0.0.1",
-        "tls-port": str(port),
-        "tls-ca-cert-file": str(tmp_path / "ca.pem"),
-        "tls-key-file": str(tmp_path / "key.pem"),
-        "tls-cert-file": str(tmp_path / "cert.pem"),
-        "tls-auth-clients": "no",
         "user": "worker on >p%ss/w@rd ~jobguard:* ~{jobguard:* -@all +evalsha +eval +get +set +pttl +time "
         "+del +hget +hsetnx +hdel +hlen +sadd +smembers +zadd +zrem +zrevrange +zrevrangebyscore",
     }
-    with EmbeddedValkey(password="admin", config=config):
+    with EmbeddedValkey(password="admin", config=config) as server:
+        # The embedded server is built without TLS, so something before it speaks it.
+        wire = Wire(server.socket_path, tmp_path)
+        port = await wire.open_tls(context)
         store = RedisStore.from_url(
             f"rediss://worker:p%25ss%2Fw%40rd@127.0.0.1:{port}/0", ssl_ca_certs=str(tmp_path / "ca.pem")
         )
         await use_everything(store)
         await store.aclose()
+        await wire.close()
 
 
 async def use_everything(store: RedisStore) -> None:

@@ -30,8 +30,8 @@ _PLAIN = re.compile(
 _HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:/?@\[\]]+)(?::(?P<port>\d+))?")
 
 
-def connect(url: str, options: Mapping[str, Any]) -> Redis | RedisCluster:
-    """The client that a URL asks for.
+def connect(url: str, options: Mapping[str, Any]) -> list[Redis | RedisCluster]:
+    """The client that a URL asks for, and behind it others that it uses and that want closing too.
 
     Raises:
         InvalidType: the URL is not text.
@@ -42,22 +42,22 @@ def connect(url: str, options: Mapping[str, Any]) -> Redis | RedisCluster:
     scheme, separator, rest = url.partition("://")
     settings = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": REPLY_TIMEOUT, **options}
     if separator and scheme in ("redis", "rediss", "unix"):
-        return _plain(url, scheme, rest, settings)
+        return [_plain(url, scheme, rest, settings)]
     if separator and scheme in ("redis+sentinel", "rediss+sentinel"):
         return _sentinel(url, rest, _with_tls(scheme, settings))
     if separator and scheme in ("redis+cluster", "rediss+cluster"):
-        return _cluster(url, rest, _with_tls(scheme, settings))
+        return [_cluster(url, rest, _with_tls(scheme, settings))]
     raise _refusal(url, f"its scheme {scheme!r} is not known" if separator else "it has no scheme")
 
 
 def masked(url: str) -> str:
     """The URL as it may be shown: user names stay, passwords go."""
 
-    def hide(found: re.Match[str]) -> str:
-        user = found[1].partition(":")[0]
-        return f"//{user}:***@"
-
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//(.*)@", hide, url, flags=re.DOTALL))
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    userinfo, at, location = rest.rpartition("@")
+    user = userinfo.partition(":")[0]
+    shown = f"{scheme}{separator}{user}:***@{location}" if at else url
+    return re.sub(r"(password=)[^&]*", r"\1***", shown)
 
 
 def _refusal(url: str, reason: str) -> InvalidValue:
@@ -79,13 +79,14 @@ def _plain(url: str, scheme: str, rest: str, settings: dict[str, Any]) -> Redis:
         _port(url, parts["port"], 6379)
     try:
         # The store sends again by itself, with bounds of its own.
-        client: Redis = Redis.from_url(url, **{"retry": Retry(NoBackoff(), 0), **settings})
+        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), **settings}
+        client: Redis = Redis.from_url(url, **options)
     except ValueError as error:
         raise _refusal(url, str(error)) from None
     return client
 
 
-def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> Redis:
+def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> list[Redis | RedisCluster]:
     credentials, hosts, path = _parts(url, rest)
     master, _, db = path.partition("/")
     if not master:
@@ -103,7 +104,7 @@ def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> Redis:
         sentinel_kwargs=sentinel_settings,
         **{"retry": Retry(NoBackoff(), 0), "db": int(db or 0), **credentials, **settings},
     )
-    return cast(Redis, sentinel.master_for(unquote(master)))
+    return [sentinel.master_for(unquote(master)), *sentinel.sentinels]
 
 
 def _cluster(url: str, rest: str, settings: dict[str, Any]) -> RedisCluster:
@@ -111,7 +112,9 @@ def _cluster(url: str, rest: str, settings: dict[str, Any]) -> RedisCluster:
     if path not in ("", "0"):
         raise _refusal(url, "a Cluster has no database but 0")
     nodes = [ClusterNode(host, port) for host, port in _addresses(url, hosts, 6379)]
-    client: RedisCluster = RedisCluster(startup_nodes=nodes, **{**credentials, **settings})
+    options: dict[str, Any] = {**credentials, **settings}
+    # redis-py declares a property for its mixins that the cluster client sets as an attribute.
+    client: RedisCluster = RedisCluster(startup_nodes=nodes, **options)  # pyright: ignore[reportAbstractUsage]
     return client
 
 

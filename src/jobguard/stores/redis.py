@@ -55,7 +55,7 @@ class RedisStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._owned = False
+        self._owned: list[Client] = []
         self._batcher = Batcher(client)
 
     @classmethod
@@ -71,8 +71,9 @@ class RedisStore:
         Raises:
             InvalidValue: the URL cannot be used; the message shows it without its password.
         """
-        store = cls(connect(url, options))
-        store._owned = True
+        clients = connect(url, options)
+        store = cls(clients[0])
+        store._owned = clients
         return store
 
     def __repr__(self) -> str:
@@ -196,8 +197,8 @@ class RedisStore:
     async def aclose(self) -> None:
         """Wait for what is under way, then close the client if `from_url` made it."""
         await self._batcher.drain()
-        if self._owned:
-            await self._client.aclose()
+        for client in self._owned:
+            await client.aclose()
 
 
 def _raw(text: str) -> bytes:

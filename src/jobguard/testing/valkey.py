@@ -109,6 +109,7 @@ class EmbeddedValkey:
             ConfigurationError: the `embedded` extra is not installed, or the server does not start.
         """
         if self._reaper is None:
+            order = {"binary": str(_binary()), "arguments": self._arguments, "config": self._config}
             # A script rather than a module: it must start fast, and needs nothing of this package.
             self._reaper = subprocess.Popen(
                 [sys.executable, "-I", str(Path(__file__).with_name("_reaper.py")), str(os.getpid())],
@@ -116,7 +117,6 @@ class EmbeddedValkey:
                 stdout=subprocess.PIPE,
                 start_new_session=True,
             )
-            order = {"binary": str(_binary()), "arguments": self._arguments, "config": self._config}
             self.directory = Path(str(self._tell(json.dumps(order))))
         pid = self._tell("start")
         assert isinstance(pid, int)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from jobguard.adapters.inprocess import hurried
 
 
 @contextmanager
-def no_wait() -> Iterator[None]:
+def no_wait() -> Generator[None]:
     """Let in-process retries and snoozes inside the block come at once.
 
     Attempts, limits and events stay as they are; only the sleep between runs is left out. For this

@@ -131,4 +131,4 @@ class LetterContract:
         with pytest.raises(InvalidValue, match="limit"):
             await store.page_letters(queue, 0, None)
         with pytest.raises(InvalidType, match="limit"):
-            await store.page_letters(queue, 1.5, None)  # type: ignore[arg-type]
+            await store.page_letters(queue, 1.5, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
