@@ -197,7 +197,7 @@ def _fields(key: str | tuple[object, ...] | None, binder: _Binder) -> tuple[tupl
         return everything, b""
     if isinstance(key, str):
         return _template(key, binder)
-    if not isinstance(key, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]  callers may not check types
+    if not isinstance(key, tuple):
         raise InvalidType(
             "key must be a template like '{message_id}', a tuple of parameter names, a callable or None, "
             f"not {key!r}"
