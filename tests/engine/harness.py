@@ -1,0 +1,248 @@
+"""What the engine's tests share: a store that fails on request, a list of events, and waiting for things."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import anyio
+
+from jobguard import JobGuard
+from jobguard.errors import StoreUnavailable
+from jobguard.events import Event, Hook
+from jobguard.runtime import OnStoreError
+from jobguard.stores.base import (
+    Claim,
+    ClaimReply,
+    LetterPage,
+    LetterQueue,
+    Record,
+    Renewal,
+    Settlement,
+    SettleReply,
+    State,
+    Store,
+)
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Event)
+
+PATIENCE = 60.0
+"""Seconds until something that should have happened counts as never happening."""
+
+Forward = Callable[[], Awaitable[object]]
+Fault = Callable[[Forward], Awaitable[object]]
+"""What happens to one operation in place of simply being carried out."""
+
+
+async def down(forward: Forward) -> object:
+    """The operation does not reach the store."""
+    raise StoreUnavailable("no answer")
+
+
+async def reply_lost(forward: Forward) -> object:
+    """The operation takes effect, and nobody hears of it."""
+    await forward()
+    raise StoreUnavailable("no answer")
+
+
+async def sent_twice(forward: Forward) -> object:
+    """The reply to the first sending is lost, and the client sends the operation again."""
+    await forward()
+    return await forward()
+
+
+async def works(forward: Forward) -> object:
+    """Nothing goes wrong."""
+    return await forward()
+
+
+class StoreProxy:
+    """A store in front of the real one: counts what passes, and fails as a test tells it to.
+
+    Attributes:
+        calls: the name of each operation that the engine asked for.
+        settlements: what was to be recorded.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.calls: list[str] = []
+        self.settlements: list[Settlement] = []
+        self._next: dict[str, list[Fault]] = {}
+        self._always: dict[str, Fault] = {}
+        self.checkpoint: Callable[[], Awaitable[None]] | None = None
+
+    def then(self, operation: str, *faults: Fault) -> None:
+        """Let the next calls of an operation meet these, one each."""
+        self._next.setdefault(operation, []).extend(faults)
+
+    def always(self, operation: str, fault: Fault) -> None:
+        """Let every further call of an operation meet this."""
+        self._always[operation] = fault
+
+    def count(self, operation: str) -> int:
+        return self.calls.count(operation)
+
+    def recorded(self, state: State) -> list[Settlement]:
+        """The settlements as this state that the engine asked for."""
+        return [each for each in self.settlements if each.state is state]
+
+    async def _pass(self, operation: str, forward: Callable[[], Awaitable[T]]) -> T:
+        self.calls.append(operation)
+        if self.checkpoint is not None:
+            await self.checkpoint()
+        waiting = self._next.get(operation)
+        fault = waiting.pop(0) if waiting else self._always.get(operation, works)
+        reply = await fault(forward)
+        if self.checkpoint is not None:
+            await self.checkpoint()
+        return cast(T, reply)
+
+    async def claim(self, claim: Claim) -> ClaimReply:
+        return await self._pass("claim", lambda: self.store.claim(claim))
+
+    async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
+        return await self._pass("renew", lambda: self.store.renew(renewals))
+
+    async def settle(self, settlement: Settlement) -> SettleReply:
+        self.settlements.append(settlement)
+        return await self._pass("settle", lambda: self.store.settle(settlement))
+
+    async def look_up(self, key: str) -> Record | None:
+        return await self._pass("look_up", lambda: self.store.look_up(key))
+
+    async def forget(self, key: str) -> bool:
+        return await self._pass("forget", lambda: self.store.forget(key))
+
+    async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
+        return await self._pass("put_letter", lambda: self.store.put_letter(queue, id, text))
+
+    async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
+        return await self._pass("get_letter", lambda: self.store.get_letter(queue, id))
+
+    async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
+        return await self._pass("page_letters", lambda: self.store.page_letters(queue, limit, cursor))
+
+    async def count_letters(self, queue: LetterQueue) -> int:
+        return await self._pass("count_letters", lambda: self.store.count_letters(queue))
+
+    async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
+        return await self._pass("remove_letter", lambda: self.store.remove_letter(queue, id))
+
+    async def letter_queues(self, namespace: str) -> list[str]:
+        return await self._pass("letter_queues", lambda: self.store.letter_queues(namespace))
+
+    async def aclose(self) -> None:
+        await self.store.aclose()
+
+
+class Events(list[Event]):
+    """The events of a test, in order; a hook."""
+
+    def __call__(self, event: Event, /) -> None:
+        self.append(event)
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self if isinstance(event, kind)]
+
+    def only(self, kind: type[E]) -> E:
+        """The one event of a kind."""
+        found = self.of(kind)
+        assert len(found) == 1, f"{len(found)} events of {kind.__name__} in {list(self)!r}"
+        return found[0]
+
+
+@dataclass
+class Bench:
+    """A store of a test's own, with everything in between that the test wants to see.
+
+    Attributes:
+        backing: the store itself.
+        store: the same behind a proxy; what guards use.
+        namespace: used by no other test.
+        events: of every guard made here.
+    """
+
+    backing: Store
+    namespace: str
+    events: Events = field(default_factory=Events)
+
+    def __post_init__(self) -> None:
+        self.store = StoreProxy(self.backing)
+
+    def guard(
+        self,
+        *,
+        lease: float = 30.0,
+        on_store_error: OnStoreError = "raise",
+        hooks: tuple[Hook, ...] = (),
+        store: Store | None = None,
+    ) -> JobGuard:
+        """A guard on the bench's store and name space."""
+        return JobGuard(
+            self.store if store is None else store,
+            namespace=self.namespace,
+            lease=lease,
+            hooks=(self.events, *hooks),
+            on_store_error=on_store_error,
+        )
+
+    async def record(self, key: str | None) -> Record | None:
+        """What the store knows of a key of this name space."""
+        return await self.backing.look_up(f"{self.namespace}:{key}")
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait for something to come true."""
+    with anyio.fail_after(PATIENCE):
+        while not true():
+            await anyio.sleep(0.005)
+
+
+class Gate:
+    """A body that stops here until told, and says when it has come."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self._open = anyio.Event()
+
+    async def __call__(self) -> None:
+        self.entered += 1
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def reached(self, times: int = 1) -> None:
+        await until(lambda: self.entered >= times)
+
+
+class Outcome:
+    """What a call that was started beside the test came to."""
+
+    def __init__(self) -> None:
+        self.value: object = None
+        self.error: BaseException | None = None
+        self.ended = False
+
+
+@asynccontextmanager
+async def started(call: Callable[[], Awaitable[object]]) -> AsyncIterator[Outcome]:
+    """Run a call beside the block, and wait for its end when the block is left."""
+    outcome = Outcome()
+
+    async def run() -> None:
+        try:
+            outcome.value = await call()
+        except Exception as error:
+            outcome.error = error
+        finally:
+            outcome.ended = True
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            yield outcome
