@@ -11,6 +11,7 @@ from tests.stores.conftest import Wire
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, LetterQueue, Renewal, Settlement, State, Verdict
+from jobguard.stores.batching import MOST_CONNECTIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +63,23 @@ async def test_uses_several_connections_for_a_crowd(wired_client: Redis) -> None
     assert [record.owner for record in records if record] == [f"owner {n}" for n in range(500)]
 
 
+async def test_leaves_most_of_the_pool_to_others(wired_client: Redis, wire: Wire) -> None:
+    """However much is issued at once, the store takes a bounded number of connections."""
+    store = await warm(wired_client)
+    await asyncio.gather(*(store.look_up(f"k{number}") for number in range(2000)))
+    assert wire.connections <= MOST_CONNECTIONS + 1
+
+
+async def test_tells_every_waiter_what_went_wrong(redis_client: Redis) -> None:
+    """An error that nobody foresaw reaches those who wait, as an error of the store."""
+    store = RedisStore(redis_client)
+    redis_client.response_callbacks["EVALSHA"] = lambda reply, **options: 1 / 0
+    replies = await asyncio.gather(store.claim(claim("a")), store.claim(claim("b")), return_exceptions=True)
+    del redis_client.response_callbacks["EVALSHA"]
+    assert [type(reply) for reply in replies] == [StoreError] * 2
+    assert all(isinstance(getattr(reply, "__cause__", None), ZeroDivisionError) for reply in replies)
+
+
 async def test_renews_a_thousand_claims_in_one_round_trip(wired_client: Redis, wire: Wire) -> None:
     """A process's heartbeat costs one round trip, whatever it holds."""
     store = await warm(wired_client)
@@ -75,7 +93,7 @@ async def test_renews_a_thousand_claims_in_one_round_trip(wired_client: Redis, w
 async def test_an_operation_that_fails_touches_no_other(redis_client: Redis) -> None:
     """A key that holds something else is the error of the operation that used it alone."""
     store = RedisStore(redis_client)
-    await redis_client.hset("jobguard-wrong", "a", "b")
+    await redis_client.execute_command("HSET", "jobguard-wrong", "a", "b")
     replies = await asyncio.gather(
         store.claim(claim("a")),
         store.claim(claim("jobguard-wrong")),

@@ -29,7 +29,7 @@ SLOTS = 16384
 
 async def cluster_is_up(server: EmbeddedValkey) -> bool:
     async with Redis.from_url(server.url) as client:
-        state = await client.execute_command("CLUSTER INFO")
+        state: dict[str, str] = await client.execute_command("CLUSTER INFO")
         return state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(NODES)
 
 

@@ -39,6 +39,8 @@ LONGEST_PIPELINE = 50
 connections of their own: the server works on one while this process makes or reads another."""
 LONGEST_ROUND = 1000
 """Commands in one pipeline at most where a caller wants many answers in one round trip."""
+MOST_CONNECTIONS = 16
+"""Connections of the client's pool in use at once; further commands wait for one of them."""
 RESENDS = 2
 """How often a command is sent again when its answer did not come."""
 RESEND_PAUSE = 0.05
@@ -106,6 +108,7 @@ class Batcher:
         self._pending: list[_Command] = []
         self._lines: dict[bytes, tuple[_Command, ...]] = {}
         self._journeys: set[asyncio.Task[None]] = set()
+        self._connections = asyncio.Semaphore(MOST_CONNECTIONS)
 
     def run(
         self, script: Script, keys: tuple[bytes, ...], arguments: tuple[Argument, ...], *, order: bytes | None
@@ -210,7 +213,7 @@ class Batcher:
 
     async def _travel(self, commands: list[_Command]) -> None:
         """Send commands until each has its reply, its error, or no resend left."""
-        resends = 0
+        resends: int = 0
         try:
             while True:
                 replies = await self._send(commands)
@@ -244,15 +247,18 @@ class Batcher:
 
     async def _send(self, commands: list[_Command]) -> Sequence[object]:
         """Replies in order; an exception stands where there is none."""
-        try:
-            if len(commands) == 1:
-                return (await self._client.execute_command(*commands[0].arguments, **_OPTIONS),)
-            pipeline = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command.arguments, **_OPTIONS)
-            return cast(Sequence[object], await pipeline.execute(raise_on_error=False))
-        except (RedisError, RedisClusterException, OSError) as error:
-            return [error] * len(commands)
+        client: Any = self._client  # redis-py annotates commands and pipelines only here and there
+        async with self._connections:
+            try:
+                if len(commands) == 1:
+                    return (await client.execute_command(*commands[0].arguments, **_OPTIONS),)
+                pipeline = client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command.arguments, **_OPTIONS)
+                return cast(Sequence[object], await pipeline.execute(raise_on_error=False))
+            except Exception as error:
+                # Whatever it is, those who wait must hear of it.
+                return [error] * len(commands)
 
     def _arrive(self, command: _Command, reply: object) -> None:
         if not command.future.cancelled():

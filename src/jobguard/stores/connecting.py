@@ -80,7 +80,7 @@ def _plain(url: str, scheme: str, rest: str, settings: dict[str, Any]) -> Redis:
     try:
         # The store sends again by itself, with bounds of its own.
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), **settings}
-        client: Redis = Redis.from_url(url, **options)
+        client: Redis = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]  **kwargs
     except ValueError as error:
         raise _refusal(url, str(error)) from None
     return client
