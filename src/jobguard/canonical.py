@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
-from pathlib import PurePath, PureWindowsPath
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, Final
 from uuid import UUID
 
@@ -151,7 +151,9 @@ def _timedelta(value: timedelta, _: int) -> bytes:
 
 
 def _path(value: PurePath, _: int) -> bytes:
-    return b"p" + encode_text(str(value).lower() if isinstance(value, PureWindowsPath) else str(value))
+    """By flavour and text; the flavours' module is another one from Python 3.13 on."""
+    text = str(value).lower() if isinstance(value, PureWindowsPath) else str(value)
+    return b"p" + encode_text(type(value).__name__) + encode_text(text)
 
 
 def _list(value: list[object], depth: int) -> bytes:
@@ -292,5 +294,8 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, int], bytes]]] = {
     timedelta: _timedelta,
     Decimal: _decimal,
     UUID: _uuid,
-    PurePath: _path,
+    PurePosixPath: _path,
+    PureWindowsPath: _path,
+    PosixPath: _path,
+    WindowsPath: _path,
 }
