@@ -168,8 +168,7 @@ class Case:
         """The job's own arguments, unless the queue could not read them."""
         if isinstance(error, Undeliverable) and error.reason != "unknown_task":
             return None
-        args, names = self.task.own_arguments(self.args)
-        return Arguments(args, self.kwargs, names)
+        return Arguments(*self.task.own_arguments(self.args, self.kwargs))
 
     def let_go(self) -> None:
         """Renew no longer what this run has held."""
@@ -199,8 +198,8 @@ class Case:
         if self.mask is None:
             self.mask = str
             if policy is not None and policy.redact:
-                args, names = self.task.own_arguments(self.args)
-                self.mask = redactor(args, self.kwargs, names, policy.redact)
+                args, kwargs, names = self.task.own_arguments(self.args, self.kwargs)
+                self.mask = redactor(args, kwargs, names, policy.redact)
         return clip(self.mask(message_of(error)), MESSAGE_LIMIT)
 
     def describe(self, error: BaseException) -> str:

@@ -34,7 +34,7 @@ class Task:
         self.policies = in_order(policies)
         self.plan = Policies.of(policies)
         self.wrapper: Body | None = None
-        self.parameters = tuple(inspect.signature(fn).parameters)
+        self.parameters = tuple(map(_shown_name, inspect.signature(fn).parameters.values()))
         deduplication = self.plan.deduplication
         self.make_key: Callable[[tuple[object, ...], Mapping[str, object]], Key] | None = None
         self.plain_result = False
@@ -50,14 +50,23 @@ class Task:
             self._returns = resolve_return_annotation(self.fn)
         return self._returns
 
-    def own_arguments(self, args: tuple[object, ...]) -> tuple[tuple[object, ...], tuple[str, ...]]:
-        """Positional arguments and parameter names without a leading ctx, self or cls."""
-        if self.parameters and self.parameters[0] in CONTEXT_NAMES:
-            return args[1:], self.parameters[1:]
-        return args, self.parameters
+    def own_arguments(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> tuple[tuple[object, ...], Mapping[str, object], tuple[str, ...]]:
+        """A call's arguments and parameter names without a leading ctx, self or cls."""
+        first = self.parameters[0] if self.parameters else ""
+        if first not in CONTEXT_NAMES:
+            return args, kwargs, self.parameters
+        own = {name: value for name, value in kwargs.items() if name != first}
+        return args[1:], own, self.parameters[1:]
 
     def __repr__(self) -> str:
         return f"<jobguard task {self.name} {list(self.policies)!r}>"
+
+
+def _shown_name(parameter: inspect.Parameter) -> str:
+    """A parameter's name; one that takes any number of values has a star, as in a signature."""
+    return f"*{parameter.name}" if parameter.kind is parameter.VAR_POSITIONAL else parameter.name
 
 
 _UNRESOLVED = object()
