@@ -17,11 +17,11 @@ from jobguard.codec import clip, redactor
 from jobguard.decision import attempts_of
 from jobguard.errors import StoreError, Undeliverable
 from jobguard.history import pack
-from jobguard.job import NO_HISTORY
+from jobguard.job import NO_HISTORY, History
 from jobguard.keys import Key
 from jobguard.leases import Held
 from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
-from jobguard.policies import Deduplication
+from jobguard.policies import Deduplication, Policies
 from jobguard.runtime import Runtime
 from jobguard.stores.base import Claim, Settlement, State
 from jobguard.task import Task
@@ -90,30 +90,32 @@ class Case:
         kwargs: Mapping[str, object],
     ) -> None:
         terms = delivery.terms
-        self.task = task
-        self.plan = task.plan
+        self.task: Task = task
+        self.plan: Policies = task.plan
         if terms.single and task.plan.retrying is not None:
             self.plan = replace(task.plan, retrying=replace(task.plan.retrying, attempts=1, per=()))
-        self.runtime = runtime
-        self.delivery = delivery
-        self.args = args
-        self.kwargs = kwargs
-        self.identity = delivery.ref.identity
-        self.attempts = 1 if terms.single else attempts_of(task.plan, terms.attempts, terms.unasked)
+        self.runtime: Runtime = runtime
+        self.delivery: Delivery = delivery
+        self.args: tuple[object, ...] = args
+        self.kwargs: Mapping[str, object] = kwargs
+        self.identity: str = delivery.ref.identity
+        self.attempts: int | None = (
+            1 if terms.single else attempts_of(task.plan, terms.attempts, terms.unasked)
+        )
         self.key: Key | None = None
-        self.record_key = runtime.record_key(letter_id(self.identity)) if terms.durable else ""
+        self.record_key: str = runtime.record_key(letter_id(self.identity)) if terms.durable else ""
         self.mask: Callable[[str], str] | None = None
-        self.token = ""
+        self.token: str = ""
         self.fence: int | None = None
         self.held: Held | None = None
-        self.history = NO_HISTORY
-        self.offset = 0.0
-        self.loaded = False
-        self.recorded = False
-        self.pause = WAIT_PAUSE
-        self.waiting = False
-        self.phase = Phase.IDLE
-        self.started = time.monotonic()
+        self.history: History = NO_HISTORY
+        self.offset: float = 0.0
+        self.loaded: bool = False
+        self.recorded: bool = False
+        self.pause: float = WAIT_PAUSE
+        self.waiting: bool = False
+        self.phase: Phase = Phase.IDLE
+        self.started: float = time.monotonic()
 
     def find_key(self) -> None:
         """Work out the key, if the task has one. Raises what the user's own key function does."""

@@ -11,7 +11,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Never, ParamSpec, TypeVar, cast, overload
 
 from jobguard import policies
 from jobguard.adapters.base import arriving
@@ -28,6 +28,7 @@ from jobguard.policies import (
     Deduplication,
     Done,
     Duration,
+    ExceptionTypes,
     Fallback,
     Mismatch,
     OnError,
@@ -41,8 +42,11 @@ from jobguard.task import Body, Task, attach, guard_of
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
+Q_co = TypeVar("Q_co", bound=Policy, covariant=True)
 
-KeySetting = str | tuple[str, ...] | Callable[..., object] | None
+Template = str | tuple[str, ...]
+KeySetting = Template | Callable[..., object]
 
 
 class _Unset:
@@ -63,36 +67,29 @@ _NAMES: dict[type, str] = {
 }
 
 
-class Decorator(Generic[A]):
-    """A policy on its way to a function. `A` says what a duplicate or a fallback adds to the result."""
+class Decorator(Generic[Q_co, A_co]):
+    """A policy `Q_co` on its way to a function.
+
+    A call of the decorated function gives what the function returns or `A_co`: `Duplicate` where
+    a duplicate may be skipped, the answer of a fallback, else Never, which adds nothing.
+    """
 
     __slots__ = ("policy",)
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Q_co) -> None:
+        self.policy: Q_co = policy
 
-    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R | A]]:
-        return cast("Callable[P, Coroutine[Any, Any, R | A]]", add_policy(fn, self.policy))
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | A_co]]:
+        return cast("Callable[P, Coroutine[Any, Any, R | A_co]]", add_policy(fn, self.policy))
 
     def __repr__(self) -> str:
         return f"{_NAMES[type(self.policy)]}({self.policy!r})"
 
 
-class SameResult(Protocol):
-    """A decorator that leaves the function's type as it is."""
-
-    @property
-    def policy(self) -> Policy: ...
-
-    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
-
-
-class OrDuplicate(Protocol):
-    """A decorator after which a call may return a `Duplicate` in place of its result."""
-
-    def __call__(
-        self, fn: Callable[P, Awaitable[R]], /
-    ) -> Callable[P, Coroutine[Any, Any, R | Duplicate]]: ...
+SameResult = Decorator[Policy, Never]
+"""Any decorator that leaves the function's type as it is."""
 
 
 def add_policy(fn: Callable[..., object], *added: Policy) -> Body:
@@ -107,8 +104,9 @@ def add_policy(fn: Callable[..., object], *added: Policy) -> Body:
         _check_function(fn, added)
         if isinstance(getattr(fn, "__jobguard__", None), Task):
             warnings.warn(
-                f"another decorator stands between those of jobguard on {fn.__qualname__}: {_NAMES[type(added[0])]} "
-                "starts a guard of its own around it; move the other decorator above or below all of jobguard's",
+                f"another decorator stands between those of jobguard on {fn.__qualname__}: "
+                f"{_NAMES[type(added[0])]} starts a guard of its own around it; move the other decorator "
+                "above or below all of jobguard's",
                 stacklevel=3,
             )
         return make_wrapper(Task(cast(Body, fn), added))
@@ -116,7 +114,8 @@ def add_policy(fn: Callable[..., object], *added: Policy) -> Body:
     for policy in added:
         if type(policy) in present:
             raise InvalidValue(
-                f"{_NAMES[type(policy)]} is on {task.fn.__qualname__} already; write it once, with all its settings"
+                f"{_NAMES[type(policy)]} is on {task.fn.__qualname__} already; "
+                "write it once, with all its settings"
             )
     return make_wrapper(Task(task.fn, task.policies + added))
 
@@ -160,7 +159,7 @@ def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
     if inspect.iscoroutinefunction(fn):
         return
     if isinstance(fn, (staticmethod, classmethod)):
-        kind = type(fn).__name__
+        kind = "staticmethod" if isinstance(fn, staticmethod) else "classmethod"
         raise InvalidType(f"{name} goes below @{kind}, onto the function itself; it got {fn!r}")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         raise InvalidType(f"{name} needs a coroutine function, not the generator {fn!r}; return a value once")
@@ -169,32 +168,38 @@ def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
 
 
 @overload
-def deduplicated(fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R | Duplicate]]: ...
+def deduplicated(
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> Callable[P, Coroutine[Any, Any, R | Duplicate]]: ...
 @overload
 def deduplicated(
-    key: KeySetting = None,
+    template: Template | None = None,
+    /,
     *,
+    key: KeySetting | None = None,
     scope: str | None = None,
     ttl: Duration = DAY,
     running: Literal["wait", "raise", "defer"],
     done: Literal["replay", "raise", "run"] = "replay",
     mismatch: Mismatch = "event",
-) -> SameResult: ...
+) -> Decorator[Deduplication, Never]: ...
 @overload
 def deduplicated(
-    key: KeySetting = None,
+    template: Template | None = None,
+    /,
     *,
+    key: KeySetting | None = None,
     scope: str | None = None,
     ttl: Duration = DAY,
     running: Running = "skip",
     done: Done = "replay",
     mismatch: Mismatch = "event",
-) -> OrDuplicate: ...
+) -> Decorator[Deduplication, Duplicate]: ...
 def deduplicated(
     given: object = None,
     /,
     *,
-    key: KeySetting = None,
+    key: KeySetting | None = None,
     scope: str | None = None,
     ttl: Duration = DAY,
     running: Running = "skip",
@@ -235,31 +240,31 @@ def deduplicated(
         key=key if bare or given is None else cast(KeySetting, given),
         scope=None if scope is None else _text("scope", scope),
         ttl=policies.seconds("ttl", ttl),
-        running=cast(Running, policies.choice("running", running, ("skip", "wait", "raise", "defer"))),
-        done=cast(Done, policies.choice("done", done, ("replay", "skip", "raise", "run"))),
-        mismatch=cast(Mismatch, policies.choice("mismatch", mismatch, ("event", "raise"))),
+        running=policies.choice("running", running, ("skip", "wait", "raise", "defer")),
+        done=policies.choice("done", done, ("replay", "skip", "raise", "run")),
+        mismatch=policies.choice("mismatch", mismatch, ("event", "raise")),
     )
     if bare:
         return add_policy(cast("Callable[..., object]", given), policy)
-    return Decorator[Duplicate](policy)
+    return Decorator[Deduplication, Duplicate](policy)
 
 
 @overload
-def retrying(fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+def retrying(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 @overload
 def retrying(
     *,
     on: OnError = Exception,
-    never: type[Exception] | tuple[type[Exception], ...] = (),
+    never: ExceptionTypes = (),
     attempts: int | None = 3,
     backoff: Callable[[int], float] | Duration = ...,
-    per: Mapping[type[Exception], SameResult] | None = None,
+    per: Mapping[type[Exception], Decorator[Retrying, Never]] | None = None,
     retry_after: Callable[[Exception], Duration | None] | None = None,
     max_retry_after: Duration = 3600.0,
     deadline: Duration | None = None,
     max_crashes: int = 5,
     max_snoozes: int | None = None,
-) -> SameResult: ...
+) -> Decorator[Retrying, Never]: ...
 def retrying(
     fn: Callable[..., object] | None = None,
     /,
@@ -268,7 +273,7 @@ def retrying(
     never: object = (),
     attempts: int | _Unset | None = _UNSET,
     backoff: object = _UNSET,
-    per: Mapping[type[Exception], object] | None = None,
+    per: Mapping[type[Exception], Decorator[Retrying, Never]] | None = None,
     retry_after: Callable[[Exception], Duration | None] | None = None,
     max_retry_after: Duration = 3600.0,
     deadline: Duration | None = None,
@@ -321,15 +326,15 @@ def retrying(
         max_crashes=policies.count("max_crashes", max_crashes),
         max_snoozes=None if max_snoozes is None else policies.count("max_snoozes", max_snoozes, least=0),
     )
-    return Decorator[Never](policy) if fn is None else add_policy(fn, policy)
+    return Decorator[Retrying, Never](policy) if fn is None else add_policy(fn, policy)
 
 
 @overload
-def dead_letter(fn: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+def dead_letter(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 @overload
 def dead_letter(
     *, queue: str = "default", redact: Iterable[str] = (), payload: bool = True
-) -> SameResult: ...
+) -> Decorator[DeadLettering, Never]: ...
 def dead_letter(
     fn: Callable[..., object] | None = None,
     /,
@@ -361,15 +366,18 @@ def dead_letter(
         redact=tuple(_text("redact", name) for name in redact),
         payload=payload,
     )
-    return Decorator[Never](policy) if fn is None else add_policy(fn, policy)
+    return Decorator[DeadLettering, Never](policy) if fn is None else add_policy(fn, policy)
 
 
+@overload
 def fallback(
-    answer: Callable[..., Awaitable[A]] | Callable[..., A] | A,
-    /,
-    *,
-    on: type[Exception] | tuple[type[Exception], ...] = Exception,
-) -> Decorator[A]:
+    answer: Callable[..., Awaitable[A]], /, *, on: ExceptionTypes = Exception
+) -> Decorator[Fallback, A]: ...
+@overload
+def fallback(answer: Callable[..., A], /, *, on: ExceptionTypes = Exception) -> Decorator[Fallback, A]: ...
+@overload
+def fallback(answer: A, /, *, on: ExceptionTypes = Exception) -> Decorator[Fallback, A]: ...
+def fallback(answer: object, /, *, on: ExceptionTypes = Exception) -> Decorator[Fallback, object]:
     """Answer in place of the task once everything else is spent.
 
     The answer goes to the caller or the queue, but it is no success: the job stays FAILED or
@@ -383,10 +391,10 @@ def fallback(
     Raises:
         ConfigurationError: at decoration; a setting is wrong, and the message names it.
     """
-    return Decorator(Fallback(answer, policies.exception_types("on", on)))
+    return Decorator[Fallback, object](Fallback(answer, policies.exception_types("on", on)))
 
 
-def time_limit(seconds: Duration, /) -> SameResult:
+def time_limit(seconds: Duration, /) -> Decorator[TimeLimit, Never]:
     """Bound each attempt: a run that takes longer is cancelled and fails with `TimeoutError`.
 
     That is an ordinary error, which `@retrying` may answer with another run.
@@ -397,7 +405,7 @@ def time_limit(seconds: Duration, /) -> SameResult:
     Raises:
         ConfigurationError: at decoration; the limit is not a positive duration.
     """
-    return Decorator[Never](TimeLimit(policies.seconds("seconds", seconds)))
+    return Decorator[TimeLimit, Never](TimeLimit(policies.seconds("seconds", seconds)))
 
 
 def _text(name: str, value: object) -> str:
@@ -419,9 +427,13 @@ def _function(
 def _per_error(per: Mapping[type[Exception], object] | None) -> tuple[tuple[type[Exception], Retrying], ...]:
     """The settings of `per`, each made by `retrying(...)`."""
     found: list[tuple[type[Exception], Retrying]] = []
-    for kind, settings in ({} if per is None else per).items():
+    for kind, settings in () if per is None else per.items():
         policies.exception_types("per", kind)
-        policy = settings.policy if isinstance(settings, Decorator) else settings
+        policy = (
+            cast("Decorator[Policy, object]", settings).policy
+            if isinstance(settings, Decorator)
+            else settings
+        )
         if not isinstance(policy, Retrying):
             raise InvalidType(f"per must map exception types to retrying(...), not to {settings!r}")
         found.append((kind, policy))

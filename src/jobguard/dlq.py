@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 
 from jobguard.errors import InvalidType, InvalidValue
@@ -66,7 +67,7 @@ class DeadLetterQueue:
         """Remove a letter for good; False = there was none."""
         return await self._store.remove_letter(self._queue, id)
 
-    async def queues(self) -> list[str]:
+    async def queues(self) -> builtins.list[str]:
         """The names of every queue of the namespace that has held a letter, sorted."""
         return await self._store.letter_queues(self._queue.namespace)
 

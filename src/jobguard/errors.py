@@ -163,7 +163,7 @@ class RetryLater(Signal):
     def __init__(self, reason: str = "", *, after: float | timedelta | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.after = _seconds("after", after)
+        self.after: float | None = _seconds("after", after)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_signal, (type(self), self.reason, self.after))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from jobguard.job import JobStatus
 
-logger = logging.getLogger("jobguard")
+logger: logging.Logger = logging.getLogger("jobguard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
+from typing import Self
 
 from jobguard.codec import Codec
 from jobguard.dlq import DeadLetterQueue, check_name
@@ -68,7 +69,7 @@ class JobGuard:
         """A dead letter queue of this guard; works outside `async with` too."""
         return DeadLetterQueue(self.runtime.store, name, namespace=self.runtime.namespace)
 
-    async def __aenter__(self) -> JobGuard:
+    async def __aenter__(self) -> Self:
         _defaults.append(self)
         return self
 

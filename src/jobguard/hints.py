@@ -74,7 +74,7 @@ class EntryHints:
 
     def __init__(self, hints: Hints) -> None:
         pairs = [get_args(hint) for hint in hints if _is_mapping(get_origin(hint))]
-        self.keys = tuple(hint for pair in pairs for hint in hints_of(pair[0]))
+        self.keys: Hints = tuple(hint for pair in pairs for hint in hints_of(pair[0]))
         self._values = tuple(hint for pair in pairs for hint in hints_of(pair[1]))
         self._named = [field_hints(kind) for kind in classes(hints) if _is_typed_dict(kind)]
 

@@ -113,13 +113,13 @@ class Run:
         fence: int | None = None,
         started: float | None = None,
     ) -> None:
-        self.task = task
-        self.attempts = attempts
-        self.ref = ref
-        self.history = history
-        self.key = key
-        self.fence = fence
-        self.started = time.monotonic() if started is None else started
+        self.task: str = task
+        self.attempts: int | None = attempts
+        self.ref: JobRef = ref
+        self.history: History = history
+        self.key: str | None = key
+        self.fence: int | None = fence
+        self.started: float = time.monotonic() if started is None else started
 
     @property
     def attempt(self) -> int:

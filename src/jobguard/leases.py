@@ -28,10 +28,10 @@ class Held:
     __slots__ = ("_deadline", "lost", "name", "token", "until")
 
     def __init__(self, name: str, token: str, until: float) -> None:
-        self.name = name
-        self.token = token
-        self.until = until
-        self.lost = False
+        self.name: str = name
+        self.token: str = token
+        self.until: float = until
+        self.lost: bool = False
         self._deadline: Deadline | None = None
 
     def deadline(self) -> Deadline:

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from jobguard.backoff import Schedule, exponential
 from jobguard.errors import InvalidType, InvalidValue
+
+C = TypeVar("C", bound=str)
 
 Duration = float | timedelta
 Running = Literal["skip", "wait", "raise", "defer"]
 Done = Literal["replay", "skip", "raise", "run"]
 Mismatch = Literal["event", "raise"]
-OnError = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
+OnError = ExceptionTypes | Callable[[Exception], bool]
 
 DAY = 86_400.0
 
@@ -137,16 +140,17 @@ def count(name: str, value: object, *, least: int = 1) -> int:
     return value
 
 
-def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+def choice(name: str, value: object, choices: tuple[C, ...]) -> C:
     """One of a few words."""
-    if value not in choices:
-        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
-    return cast(str, value)
+    for word in choices:
+        if word == value:
+            return word
+    raise InvalidValue(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def exception_types(name: str, value: object) -> tuple[type[Exception], ...]:
     """An exception type or several; only those below `Exception`, since others end the worker."""
-    kinds = value if isinstance(value, tuple) else (value,)
+    kinds = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
     for kind in kinds:
         if not isinstance(kind, type) or not issubclass(kind, BaseException):
             raise InvalidType(f"{name} must be an exception type or a tuple of them, not {value!r}")
@@ -160,8 +164,8 @@ def exception_types(name: str, value: object) -> tuple[type[Exception], ...]:
 
 def retry_on(value: object) -> OnError:
     """The `on` of a retry policy: types, or a predicate over the exception."""
-    if isinstance(value, type) or isinstance(value, tuple):
-        return exception_types("on", value)
+    if isinstance(value, (type, tuple)):
+        return exception_types("on", cast(object, value))
     if not callable(value):
         raise InvalidType(f"on must be an exception type, a tuple of them or a predicate, not {value!r}")
     return cast("Callable[[Exception], bool]", value)

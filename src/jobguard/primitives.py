@@ -39,7 +39,7 @@ from jobguard.stores.base import Claim, LetterQueue, Settlement, State, Store, V
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
-logger = logging.getLogger("jobguard")
+logger: logging.Logger = logging.getLogger("jobguard")
 
 LEASE = 310.0
 """Seconds after which a claim ends by itself: as long as ARQ itself takes a job to be running."""

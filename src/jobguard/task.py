@@ -30,14 +30,14 @@ class Task:
 
     def __init__(self, fn: Body, policies: tuple[Policy, ...]) -> None:
         self.fn = fn
-        self.name = f"{fn.__module__}.{fn.__qualname__}"
-        self.policies = in_order(policies)
-        self.plan = Policies.of(policies)
+        self.name: str = f"{fn.__module__}.{fn.__qualname__}"
+        self.policies: tuple[Policy, ...] = in_order(policies)
+        self.plan: Policies = Policies.of(policies)
         self.wrapper: Body | None = None
-        self.parameters = tuple(map(_shown_name, inspect.signature(fn).parameters.values()))
+        self.parameters: tuple[str, ...] = tuple(map(_shown_name, inspect.signature(fn).parameters.values()))
         deduplication = self.plan.deduplication
         self.make_key: Callable[[tuple[object, ...], Mapping[str, object]], Key] | None = None
-        self.plain_result = False
+        self.plain_result: bool = False
         if deduplication is not None:
             self.make_key = compile_key(fn, key=deduplication.key, scope=deduplication.scope)
             self.plain_result = deduplication.running != "skip" and deduplication.done != "skip"

@@ -104,7 +104,7 @@ class Batcher:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.clustered = isinstance(client, RedisCluster)
+        self.clustered: bool = isinstance(client, RedisCluster)
         self._pending: list[_Command] = []
         self._lines: dict[bytes, tuple[_Command, ...]] = {}
         self._journeys: set[asyncio.Task[None]] = set()
@@ -213,7 +213,7 @@ class Batcher:
 
     async def _travel(self, commands: list[_Command]) -> None:
         """Send commands until each has its reply, its error, or no resend left."""
-        resends: int = 0
+        resends = 0
         try:
             while True:
                 replies = await self._send(commands)
@@ -228,11 +228,11 @@ class Batcher:
                         again.append(command)
                     elif not _is_passing(reply):
                         self._fail(command, _told(StoreError("the store refused an operation"), reply))
-                    elif resends == RESENDS:
-                        self._fail(command, _told(StoreUnavailable("the store did not answer"), reply))
-                    else:
+                    elif resends < RESENDS:
                         passing = True
                         again.append(command)
+                    else:
+                        self._fail(command, _told(StoreUnavailable("the store did not answer"), reply))
                 if not again:
                     return
                 commands = again

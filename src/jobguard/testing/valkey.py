@@ -50,10 +50,10 @@ class EmbeddedValkey:
         password: str | None = None,
         sentinel: bool = False,
     ) -> None:
-        self.password = secrets.token_urlsafe(16) if tcp and password is None else password
-        self.port = free_port() if tcp else None
-        self.directory = Path()
-        self.pid = 0
+        self.password: str | None = secrets.token_urlsafe(16) if tcp and password is None else password
+        self.port: int | None = free_port() if tcp else None
+        self.directory: Path = Path()
+        self.pid: int = 0
         settings = dict(_DEFAULTS)
         if self.port is not None:
             settings |= {"port": str(self.port), "bind": "127.0.0.1"}

@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.key = f"contract:{uuid4().hex}"
+        self.key: str = f"contract:{uuid4().hex}"
         self._numbers = count(1)
 
     async def claim(
