@@ -30,7 +30,7 @@ from jobguard.stores.base import State
 from jobguard.task import Task
 
 RESULT_LIMIT = 64 * 1024
-"""Characters of a stored result; a longer one is recorded without its value."""
+"""Bytes of a stored result; a longer one is recorded without its value."""
 
 _LOST = object()
 
@@ -155,9 +155,10 @@ def encode_result(case: Case, result: object) -> str | None:
     except NotEncodable as error:
         reason = str(error)
     else:
-        if len(text) <= RESULT_LIMIT:
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if size <= RESULT_LIMIT:
             return text
-        reason = f"{len(text)} characters are over the limit of {RESULT_LIMIT}"
+        reason = f"{size} bytes are over the limit of {RESULT_LIMIT}"
     case.tell(events.ResultDropped, reason=reason)
     return None
 
