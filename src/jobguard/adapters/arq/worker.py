@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import NO_HISTORY, JobRef
 from jobguard.leases import Heartbeat, Held
-from jobguard.letters import End, to_text, write_letter
+from jobguard.letters import End, letter_id, to_text, write_letter
 from jobguard.policies import DAY, DeadLettering
 from jobguard.stores.base import Settlement, State
 from jobguard.task import Task
@@ -92,9 +93,16 @@ class RunningWorker:
         self._unfinished[job_id] = delivery
         try:
             async with held.deadline():
-                return await self._call(entry, ctx, args, kwargs)
+                result = await self._call(entry, ctx, args, kwargs)
+                # A body that blocked its event loop ends by itself, however late.
+                if not delivery.lost:
+                    return result
             self.guard.runtime.emit(LeaseLostEvent(task=entry.name, job=delivery.ref.identity, fence=None))
             await delivery.leave(LeaseLost(f"the mark of job {job_id!r} ended while it ran"))
+        except Exception as error:
+            if not delivery.lost or isinstance(error.__cause__, LeaseLost):
+                raise
+            await delivery.leave(LeaseLost(f"the mark of job {job_id!r} ended before it failed"))
         finally:
             if ticket is not None:
                 arriving.reset(ticket)
@@ -178,11 +186,12 @@ class RunningWorker:
                 return
             entry = self._entries.get(job.task or "")
             task = None if entry is None else entry.task
-            if task is not None and task.make_key is not None:
-                key = task.make_key(({}, *job.args), job.kwargs)
+            if task is not None:
+                own = letter_id(ref.identity)
+                digest = own if task.make_key is None else task.make_key(({}, *job.args), job.kwargs).digest
                 await self._aborted(
                     Settlement(
-                        key=runtime.record_key(key.digest),
+                        key=runtime.record_key(digest),
                         owner=ref.identity,
                         token=secrets.token_urlsafe(9),
                         fence=None,
@@ -231,13 +240,18 @@ class RunningWorker:
         await self.guard.runtime.background.aclose()
 
     async def _renew_marks(self, held: Sequence[Held]) -> Sequence[bool]:
-        """Prolong the marks of all running jobs, restoring those that a lost run has deleted."""
+        """Prolong the marks of all running jobs, restoring those that a lost run has deleted.
+
+        A mark whose time is over may be another worker's by now: its run is lost.
+        """
         milliseconds = int(self._lease * 1000)
+        now = anyio.current_time()
+        holds = [mark.until > now for mark in held]
         async with self.pool.pipeline(transaction=False) as pipe:
-            for mark in held:
+            for mark in itertools.compress(held, holds):
                 pipe.set(mark.name, b"1", px=milliseconds)
             await pipe.execute()
-        return [True] * len(held)
+        return holds
 
     def _renewal_failed(self, error: Exception) -> None:
         self.guard.runtime.emit(StoreFailed(task="", operation="renew marks", error=repr(error)))
