@@ -114,6 +114,17 @@ def restart(server: EmbeddedValkey, end: str) -> None:
         server.restart()
 
 
+async def test_keeps_the_order_of_letters_when_the_clock_steps_back(redis_client: Redis) -> None:
+    """A letter written after one from the future is the newer one, and paging meets both."""
+    store, queue = RedisStore(redis_client), LetterQueue("jobguard", "q")
+    await store.put_letter(queue, "early", "early")
+    await redis_client.zadd("{jobguard:dlq:q}:by_time", {"early": 2**52})
+    await store.put_letter(queue, "late", "late")
+    first = await store.page_letters(queue, 1, None)
+    assert first.entries == ("late",)
+    assert (await store.page_letters(queue, 1, first.cursor)).entries == ("early",)
+
+
 async def test_says_that_a_server_is_gone() -> None:
     """A socket where nobody listens is an outage, not a crash."""
     store = RedisStore.from_url("unix:///nonexistent/jobguard.sock")

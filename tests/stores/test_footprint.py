@@ -19,7 +19,7 @@ RESULT = '{"id":"wamid.HBgL"}'
 
 
 async def used(client: Redis) -> int:
-    await client.execute_command("MEMORY PURGE")
+    await client.memory_purge()
     memory: int = (await client.info("memory"))["used_memory_dataset"]
     return memory
 

@@ -142,7 +142,7 @@ async def test_finds_the_primary_through_a_sentinel(sentinel: EmbeddedValkey) ->
 
 async def test_takes_a_sentinels_client(sentinel: EmbeddedValkey) -> None:
     """A client made by redis-py's Sentinel works like any other."""
-    sentinels = Sentinel(
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
         [("127.0.0.1", sentinel.port)], sentinel_kwargs={"password": "sentinel"}, password="primary"
     )
     async with sentinels.master_for("prime") as client:

@@ -49,6 +49,12 @@ class ClaimContract:
             await bench.settle(State.FAILED, "two", "u")
         assert fences == sorted(set(fences))
 
+    async def test_raises_the_fence_above_one_from_the_future(self, bench: Bench) -> None:
+        """A clock that has stepped back does not bring the fence down."""
+        ahead = 2**52
+        await bench.settle(State.FAILED, fence=ahead)
+        assert (await bench.claim("two")).fence == ahead + 1
+
     # The same job claims again
 
     async def test_grants_the_same_claim_again(self, bench: Bench) -> None:
@@ -251,6 +257,19 @@ class ClaimContract:
         await bench.claim(token="t", lease=LONG)
         assert await bench.store.renew([Renewal(bench.key, "t", 10 * LONG)]) == [True]
         assert (await bench.record()).wait > 5 * LONG
+
+    async def test_keeps_a_renewed_record(self, bench: Bench) -> None:
+        """A renewed record outlives the time at which it would have gone."""
+        other = Bench(bench.store)
+        await bench.claim(token="t", lease=0.5, keep=0)
+        await other.claim(token="t", lease=0.5, keep=0)
+        assert await bench.store.renew([Renewal(bench.key, "t", LONG)]) == [True]
+
+        async def gone() -> bool:
+            return await bench.store.look_up(other.key) is None
+
+        await until(gone)
+        assert (await bench.record()).state is State.PROCESSING
 
     async def test_renews_in_the_order_asked(self, store: Store) -> None:
         """Many leases renew at once, each with its own answer."""
