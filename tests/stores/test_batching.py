@@ -166,6 +166,16 @@ async def test_keeps_the_order_of_one_key(redis_client: Redis) -> None:
     assert (second.verdict, forgotten, third.verdict) == (Verdict.SUCCEEDED, True, Verdict.GRANTED)
 
 
+async def test_sends_a_crowd_at_one_key_as_one_pipeline(wired_client: Redis, wire: Wire) -> None:
+    """Operations of one tick on one key travel together, in order, however many they are."""
+    store = await warm(wired_client)
+    connections = wire.connections
+    wire.reset()
+    replies = await asyncio.gather(*(store.claim(claim("k", f"owner {n}", f"{n}")) for n in range(200)))
+    assert [reply.verdict for reply in replies] == [Verdict.GRANTED, *[Verdict.RUNNING] * 199]
+    assert (wire.round_trips, wire.connections) == (1, connections)
+
+
 async def test_does_not_send_what_was_cancelled_in_line(redis_client: Redis) -> None:
     """An operation cancelled while it waits for its turn is passed over, and the next one goes."""
     store = await warm(redis_client)
