@@ -30,11 +30,13 @@ async def bench(where: str, request: pytest.FixtureRequest) -> AsyncIterator[Ben
     """A store behind a proxy, in a name space of its own."""
     namespace = f"test-{uuid.uuid4().hex[:12]}"
     if where.startswith("memory"):
-        yield Bench(MemoryStore(), namespace)
+        memory = MemoryStore()
+        yield Bench(memory, namespace, lambda: memory)
         return
-    async with Redis.from_url(request.getfixturevalue("redis_url")) as client:
+    url: str = request.getfixturevalue("redis_url")
+    async with Redis.from_url(url) as client:
         store = RedisStore(client)
-        yield Bench(store, namespace)
+        yield Bench(store, namespace, lambda: RedisStore.from_url(url))
         await store.aclose()
 
 

@@ -163,11 +163,12 @@ class Bench:
         backing: the store itself.
         store: the same behind a proxy; what guards use.
         namespace: used by no other test.
-        events: of every guard made here.
+        elsewhere: the same store as another process has it, on an event loop of its own.
     """
 
     backing: Store
     namespace: str
+    elsewhere: Callable[[], Store]
     events: Events = field(default_factory=Events)
 
     def __post_init__(self) -> None:
