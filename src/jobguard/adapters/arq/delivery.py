@@ -31,7 +31,7 @@ NO_EXPIRY, GONE = -1, -2
 PAYLOAD_MARGIN = 3600.0
 """Seconds that a payload has to last beyond the next run's start."""
 LATE_FACTOR = 1.25
-"""A lost run comes back after this many leases, so that the holder has certainly renewed its mark."""
+"""A lost run comes back after this many leases: its new holder has certainly renewed the mark by then."""
 
 
 class ArqDelivery:
@@ -45,6 +45,7 @@ class ArqDelivery:
         "_life",
         "_pool",
         "again",
+        "finished",
         "number",
         "payload",
         "ref",
@@ -75,6 +76,7 @@ class ArqDelivery:
         self.terms = terms
         self.payload = payload
         self.again = False
+        self.finished = anyio.Event()
         self.settlement: Settlement | None = None
 
     @property
@@ -118,15 +120,20 @@ class ArqDelivery:
         await self.leave(error)
 
     async def leave(self, error: JobGuardError) -> NoReturn:
-        """End a run that lost its lease, without touching the job of the new holder.
-
-        ARQ deletes the job's mark on any end (the holder's heartbeat restores it) and adds the
-        delay to the entry's time. The entry of a job that has ended meanwhile must not be
-        created again by that: then there is no delay.
-        """
+        """End a run that lost its lease, without touching the job of the new holder."""
+        await self.step_aside()
         self.again = True
-        waiting = await self._quietly(self._pool.zscore(self.ref.queue, self.ref.id), "looking at a lost job")
-        raise Retry(defer=None if waiting is None else self._lease * LATE_FACTOR) from error
+        raise Retry from error
+
+    async def step_aside(self) -> None:
+        """Keep the job from being picked up until its new holder has restored its mark.
+
+        ARQ deletes the mark on any end of a run; the holder's heartbeat sets it again. The entry's
+        time is moved here and not by ARQ, which would create the entry of a job that has ended.
+        """
+        due = int((time.time() + self._lease * LATE_FACTOR) * 1000)
+        moved = self._pool.zadd(self.ref.queue, {self.ref.id: due}, xx=True, gt=True)
+        await self._quietly(moved, "leaving the lost run")
 
     def interrupted(self, settlement: Settlement | None) -> None:
         self.again = True

@@ -33,6 +33,7 @@ class Incoming:
         enqueued_ms: when it was enqueued, Unix milliseconds; 0 = unknown.
         error: why it could not be decoded; None if it could.
         started: the job's function was called.
+        late: the same job was still running in this worker when ARQ started it again.
     """
 
     raw: bytes
@@ -41,6 +42,7 @@ class Incoming:
     enqueued_ms: int
     error: Exception | None = None
     started: bool = False
+    late: bool = False
 
 
 incoming: ContextVar[Incoming | None] = ContextVar("jobguard_arq_incoming", default=None)

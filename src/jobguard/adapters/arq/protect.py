@@ -218,7 +218,7 @@ class Protection:
             "cron_jobs": self._cron_jobs or None,
             "on_startup": self._on_startup,
             "on_shutdown": self._on_shutdown,
-            "on_job_start": _harmless(settings.get("on_job_start")),
+            "on_job_start": self._on_job_start,
             "on_job_end": _harmless(settings.get("on_job_end")),
             "after_job_end": self._after_job_end,
             "job_serializer": self._write,
@@ -333,6 +333,14 @@ class Protection:
                 await worker.aclose()
             for function, _ in self._timeouts:
                 function.timeout_s = self._building_timeout
+
+    async def _on_job_start(self, ctx: Context) -> None:
+        worker = self._workers.get(ctx["redis"])
+        if worker is not None:
+            await worker.alone(ctx)
+        theirs = _harmless(self._settings.get("on_job_start"))
+        if theirs is not None:
+            await theirs(ctx)
 
     async def _after_job_end(self, ctx: Context) -> None:
         worker = self._workers.get(ctx["redis"])

@@ -36,6 +36,9 @@ logger = logging.getLogger("jobguard.arq")
 FIRST_LEASE = 0.9
 """Share of the first lease that a run may count on: ARQ set the mark a little before we were called."""
 
+LEAVE_BOUND = 2.0
+"""Seconds that leaving a lost job to its holder may hold a cancellation up."""
+
 Context = dict[Any, Any]
 
 
@@ -80,35 +83,60 @@ class RunningWorker:
 
     async def run(self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """Run a job under the mark that keeps other workers off it."""
-        job_id = ctx["job_id"]
-        held = Held(
-            in_progress_key_prefix + job_id,
-            secrets.token_urlsafe(9),
-            anyio.current_time() + self._lease * FIRST_LEASE,
-        )
-        delivery = self._delivery(entry, ctx, held)
+        held = self._mark(ctx["job_id"])
+        delivery, late = self._delivery(entry, ctx, held)
         guard = delivering.set(self.guard)
         ticket = None if entry.task is None else arriving.set(Ticket(delivery))
         self._marks.add(held)
-        self._unfinished[job_id] = delivery
+        self._unfinished[delivery.ref.id] = delivery
         try:
-            async with held.deadline():
-                result = await self._call(entry, ctx, args, kwargs)
-                # A body that blocked its event loop ends by itself, however late.
-                if not delivery.lost:
-                    return result
+            if late:
+                await delivery.uncount()
+            else:
+                async with held.deadline():
+                    result = await self._call(entry, ctx, args, kwargs)
+                    # A body that blocked its event loop ends by itself, however late.
+                    if not delivery.lost:
+                        return result
             self.guard.runtime.emit(LeaseLostEvent(task=entry.name, job=delivery.ref.identity, fence=None))
-            await delivery.leave(LeaseLost(f"the mark of job {job_id!r} ended while it ran"))
+            await delivery.leave(_mark_lost(delivery))
         except Exception as error:
             if not delivery.lost or isinstance(error.__cause__, LeaseLost):
                 raise
-            await delivery.leave(LeaseLost(f"the mark of job {job_id!r} ended before it failed"))
+            await delivery.leave(_mark_lost(delivery))
+        except anyio.get_cancelled_exc_class():
+            if delivery.lost:
+                await self.guard.runtime.background.see_through(delivery.step_aside, LEAVE_BOUND)
+            raise
         finally:
             if ticket is not None:
                 arriving.reset(ticket)
             delivering.reset(guard)
             # A renewal that arrives after ARQ has deleted the mark would lock the id for a lease.
             await self._marks.settled(held)
+
+    async def alone(self, ctx: Context) -> None:
+        """Wait until no earlier run of the same job is left in this worker; it has lost its lease.
+
+        ARQ keeps its running jobs by id and ends, as failed, the last of two runs of one job. The
+        new run holds the job's mark meanwhile and then gives the job back without having begun.
+        """
+        job_id = ctx["job_id"]
+        while (earlier := self._unfinished.get(job_id)) is not None:
+            job = incoming.get()
+            if job is not None:
+                job.late = True
+            held = self._mark(job_id)
+            self._marks.add(held)
+            try:
+                await earlier.finished.wait()
+            finally:
+                await self._marks.settled(held)
+
+    def _mark(self, job_id: str) -> Held:
+        """The mark that ARQ has just set for a job."""
+        until = anyio.current_time() + self._lease * FIRST_LEASE
+        return Held(in_progress_key_prefix + job_id, secrets.token_urlsafe(9), until)
 
     async def _call(
         self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -120,13 +148,14 @@ class RunningWorker:
                 raise JobExecutionFailed("the worker has retry_jobs=False") from error
             raise
 
-    def _delivery(self, entry: Entry, ctx: Context, held: Held) -> ArqDelivery:
+    def _delivery(self, entry: Entry, ctx: Context, held: Held) -> tuple[ArqDelivery, bool]:
+        """The delivery that ARQ has started, and whether it has to be given back at once."""
         job = incoming.get()
         if job is None:
             job = Incoming(b"", entry.name, None, int(ctx["enqueue_time"].timestamp() * 1000))
         job.started = True
         earlier = (job.tries or 1) - 1
-        return ArqDelivery(
+        delivery = ArqDelivery(
             self.pool,
             held,
             self._lease,
@@ -136,11 +165,15 @@ class RunningWorker:
             terms=entry.terms,
             payload=job.raw or None,
         )
+        return delivery, job.late
 
     async def after_job(self, ctx: Context) -> None:
         """What is left to do once ARQ has finished with a job; never raises."""
         delivery = self._unfinished.pop(ctx["job_id"], None)
-        if delivery is None or not delivery.again:
+        if delivery is None:
+            return
+        delivery.finished.set()
+        if not delivery.again:
             return
         try:
             score = await self.pool.zscore(self.queue, delivery.ref.id)
@@ -255,6 +288,10 @@ class RunningWorker:
 
     def _renewal_failed(self, error: Exception) -> None:
         self.guard.runtime.emit(StoreFailed(task="", operation="renew marks", error=repr(error)))
+
+
+def _mark_lost(delivery: ArqDelivery) -> LeaseLost:
+    return LeaseLost(f"the mark of job {delivery.ref.id!r} ended while it ran")
 
 
 UNKNOWN = "<unknown>"
