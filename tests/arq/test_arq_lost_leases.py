@@ -110,3 +110,42 @@ async def test_lost_leases_count_as_crashes(bench: Bench) -> None:
     assert type(await bench.error(job)).__name__ == "CrashLimitExceeded"
     letter = await bench.letter()
     assert (letter.reason, letter.crashes, letter.failures) == ("crashes", 2, 0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_a_body_that_blocks_its_only_worker_past_the_lease_is_run_again(
+    bench: Bench, task: str
+) -> None:
+    """The worker itself picks the job up again before the late run has ended; neither disturbs the other."""
+    job = await bench.enqueue(task, "a", ["block late", "ok"])
+    worker = bench.start()
+    await bench.journal.run("a", 1)
+
+    async def free() -> bool:
+        return not await running_in(bench.pool, job)
+
+    await wait_until(free, "the mark's end")
+    bench.open("late")
+    # A keyed run that nobody has taken over may still record its success.
+    assert await bench.result(job) in (["a by run 1", "a by run 2"] if task == "keyed" else ["a by run 2"])
+    await bench.at_rest()
+    assert worker.running
+    assert (await bench.result(job)).endswith(str(len(bench.journal.runs("a"))))
+
+
+async def test_a_worker_shut_down_with_a_lost_run_leaves_the_job_of_the_new_holder_alone(
+    bench: Bench,
+) -> None:
+    """The cancellation of a late run is no more the job's than its end would be."""
+    frozen, jobs = await frozen_and_taken_over(bench, "wait go")
+    frozen.send(signal.SIGTERM)
+    frozen.send(signal.SIGCONT)
+    assert await frozen.ended() == 0
+    for job in jobs.values():
+        await wait_until(lambda job=job: intact(bench, job), "the holder's heartbeat restoring the mark")
+    bench.open("go")
+    for task, job in jobs.items():
+        assert await bench.result(job) == f"{task} by run 2"
+    await bench.at_rest()
+    assert [len(bench.journal.runs(task)) for task in TASKS] == [2, 2, 2]
+    assert await bench.letters() == []
