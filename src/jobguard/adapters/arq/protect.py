@@ -29,7 +29,7 @@ from jobguard.dlq import check_name
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.events import Hook
 from jobguard.guard import JobGuard
-from jobguard.policies import DAY, Duration, seconds
+from jobguard.policies import DAY, Duration, Policy, choice, seconds
 from jobguard.runtime import OnStoreError
 from jobguard.stores.base import Store
 from jobguard.stores.redis import RedisStore
@@ -116,12 +116,13 @@ def protect(
         ConfigurationError: a setting is wrong, or limits of the worker contradict a policy; the
             message says what to change.
     """
+    choice("on_store_error", on_store_error, ("raise", "run"))
     protection = functools.partial(
         Protection,
         store=store,
         namespace=check_name("namespace", namespace),
         lease=seconds("lease", lease),
-        defaults=tuple(_policy_of(each) for each in defaults),
+        defaults=_policies_of(defaults),
         hooks=tuple(hooks),
         codec=codec,
         on_store_error=on_store_error,
@@ -138,10 +139,15 @@ def protect(
     return apply if settings is None else apply(settings)
 
 
-def _policy_of(decorator: object) -> Any:
-    if not isinstance(decorator, Decorator):
-        raise InvalidType(f"defaults must be decorators such as retrying(attempts=5), not {decorator!r}")
-    return decorator.policy
+def _policies_of(decorators: Iterable[object]) -> tuple[Policy, ...]:
+    policies: dict[type, Policy] = {}
+    for decorator in decorators:
+        if not isinstance(decorator, Decorator):
+            raise InvalidType(f"defaults must be decorators such as retrying(attempts=5), not {decorator!r}")
+        if type(decorator.policy) in policies:
+            raise InvalidValue(f"defaults has {decorator!r} and another of its kind; write each once")
+        policies[type(decorator.policy)] = decorator.policy
+    return tuple(policies.values())
 
 
 def _protect_class(cls: type, protection: Callable[[Mapping[str, Any]], Protection]) -> type:
@@ -177,7 +183,7 @@ class Protection:
         store: Store | None,
         namespace: str,
         lease: float,
-        defaults: tuple[Any, ...],
+        defaults: tuple[Policy, ...],
         hooks: tuple[Hook, ...],
         codec: Codec | None,
         on_store_error: OnStoreError,
@@ -277,8 +283,8 @@ class Protection:
         if limit is not None and terms.limit is not None and limit.seconds > terms.limit:
             raise InvalidValue(
                 f"time_limit({limit.seconds:g}) on {task.name} is longer than the worker's timeout of "
-                f"{terms.limit:g} s, which would end it first; raise job_timeout or func(timeout=...), or lower "
-                "time_limit"
+                f"{terms.limit:g} s, which would end it first; raise job_timeout or func(timeout=...), or "
+                "lower time_limit"
             )
         retrying = task.plan.retrying
         tries = None if cron else function.max_tries
