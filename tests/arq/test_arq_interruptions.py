@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-
 from tests.arq.harness import LEASE, Bench, running_in, wait_until
 
 pytestmark = pytest.mark.anyio

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterable
 
 import pytest
 from arq.jobs import Job as QueuedJob
-
 from tests.arq.harness import LEASE, Bench, WorkerProcess, running_in, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +22,15 @@ async def intact(bench: Bench, job: QueuedJob) -> bool:
         and await bench.pool.zscore("arq:queue", job.job_id) is not None
         and not await bench.pool.exists(f"arq:result:{job.job_id}")
     )
+
+
+async def all_intact(bench: Bench, jobs: Iterable[QueuedJob]) -> None:
+    """Wait until the holder's heartbeat has restored every mark, and nothing else is missing."""
+
+    async def check() -> bool:
+        return all([await intact(bench, job) for job in jobs])
+
+    await wait_until(check)
 
 
 async def frozen_and_taken_over(bench: Bench, second: str) -> tuple[WorkerProcess, dict[str, QueuedJob]]:
@@ -47,8 +56,7 @@ async def test_a_late_run_leaves_the_job_of_the_new_holder_alone(bench: Bench) -
     """Mark, payload, queue entry and result stay the new holder's, whose outcome is the job's."""
     frozen, jobs = await frozen_and_taken_over(bench, "wait go")
     await wake(frozen)
-    for job in jobs.values():
-        await wait_until(lambda job=job: intact(bench, job), "the holder's heartbeat restoring the mark")
+    await all_intact(bench, jobs.values())
     bench.open("go")
     for task, job in jobs.items():
         assert await bench.result(job) == f"{task} by run 2"
@@ -91,7 +99,7 @@ async def test_the_late_end_of_a_body_that_blocked_is_not_the_jobs(
     await bench.journal.run("a", 2)
     bench.open("late")
     await wait_until(lambda: "retrying job" in blocked.output())
-    await wait_until(lambda: intact(bench, job), "the holder's heartbeat restoring the mark")
+    await all_intact(bench, [job])
     bench.open("go")
     assert await bench.result(job) == "a by run 2"
     await bench.at_rest()
@@ -141,8 +149,7 @@ async def test_a_worker_shut_down_with_a_lost_run_leaves_the_job_of_the_new_hold
     frozen.send(signal.SIGTERM)
     frozen.send(signal.SIGCONT)
     assert await frozen.ended() == 0
-    for job in jobs.values():
-        await wait_until(lambda job=job: intact(bench, job), "the holder's heartbeat restoring the mark")
+    await all_intact(bench, jobs.values())
     bench.open("go")
     for task, job in jobs.items():
         assert await bench.result(job) == f"{task} by run 2"

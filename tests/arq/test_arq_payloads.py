@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from arq import create_pool as arq_create_pool
 from arq.connections import RedisSettings
 from arq.jobs import Job as QueuedJob
-
-from jobguard.adapters.arq import create_pool
 from tests.arq.harness import Bench, running_in, wait_until
+
+from arq import create_pool as arq_create_pool
+from jobguard.adapters.arq import create_pool
 
 pytestmark = pytest.mark.anyio
 DAYS_MS = 86_400_000

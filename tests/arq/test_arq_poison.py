@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.arq.harness import Bench
 
 pytestmark = pytest.mark.anyio

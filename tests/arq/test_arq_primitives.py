@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.arq.harness import Bench, wait_until
 
 pytestmark = pytest.mark.anyio

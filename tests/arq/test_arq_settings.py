@@ -1,0 +1,86 @@
+"""Worker settings in every form, what they mean, and the hooks that they name."""
+
+from __future__ import annotations
+
+import pytest
+from tests.arq.harness import Bench
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"),
+    [
+        ("Bare", 3),
+        ("Inherited", 4),
+        ("Subclass", 2),
+        ("Called", 4),
+        ("AS_DICT", 4),
+    ],
+)
+async def test_protect_takes_settings_in_every_form(bench: Bench, settings: str, runs: int) -> None:
+    """The stock command runs each; `max_tries` (written, inherited or overridden) bounds the attempts."""
+    job = await bench.enqueue("guarded", "a", ["fail"])
+    await bench.drain(f"styles.{settings}")
+    assert isinstance(await bench.error(job), ValueError)
+    assert (await bench.letter()).failures == runs
+    assert len(bench.journal.runs("a")) == runs
+
+
+async def test_defaults_give_policies_to_functions_that_have_none(bench: Bench) -> None:
+    """A function with a guard of its own keeps exactly that."""
+    bare = await bench.enqueue("bare_task", "a", ["fail"])
+    guarded = await bench.enqueue("guarded", "b", ["fail"])
+    await bench.drain("styles.Defaults")
+    assert isinstance(await bench.error(bare), ValueError)
+    assert isinstance(await bench.error(guarded), ValueError)
+    assert (await bench.letter("others")).job_id == bare.job_id
+    assert (await bench.letter("default")).job_id == guarded.job_id
+    assert [len(bench.journal.runs(label)) for label in "ab"] == [2, 4]
+
+
+async def test_func_entries_keep_their_own_name_timeout_and_tries(bench: Bench) -> None:
+    """What `arq.worker.func` and import strings set is honoured, and letters carry ARQ's name."""
+    twice = await bench.enqueue("twice", "a", ["fail"])
+    quick = await bench.enqueue("quick", "b", ["sleep 60"])
+    bare = await bench.enqueue("bare", "c", ["sleep 60"])
+    text = await bench.enqueue("tests.arq.workers.styles.guarded", "d", ["fail", "fail", "fail", "ok"])
+    await bench.drain("styles.Entries")
+    assert isinstance(await bench.error(twice), ValueError)
+    assert isinstance(await bench.error(quick), TimeoutError)
+    assert isinstance(await bench.error(bare), TimeoutError)
+    assert await bench.result(text) == "d by run 4"
+    assert [len(bench.journal.runs(label)) for label in "abcd"] == [2, 1, 1, 4]
+    assert {letter.task for letter in await bench.letters()} == {"twice", "quick"}
+
+
+async def test_ctx_and_hooks_are_as_under_arq_alone(bench: Bench) -> None:
+    """Tasks find what settings and `on_startup` put into ctx; each hook runs when it should."""
+    job = await bench.enqueue("shows_ctx")
+    await bench.drain("styles.Hooks")
+    names = ["enqueue_time", "given", "job_id", "job_try", "redis", "score", "service"]
+    assert await bench.result(job) == names
+    (ctx,) = bench.journal.entries("ctx")
+    assert (ctx["service"], ctx["given"], ctx["job_try"]) == ("of mine", "in settings", 1)
+    hooks = bench.journal.entries("hook")
+    assert [hook["name"] for hook in hooks] == [
+        "on_startup", "on_job_start", "on_job_end", "after_job_end", "on_shutdown",
+    ]  # fmt: skip
+    assert {hook["job_id"] for hook in hooks if "job_id" in hook} == {job.job_id}
+    assert hooks[-1]["service"] == "of mine"
+
+
+async def test_a_job_hook_that_raises_kills_neither_worker_nor_job(bench: Bench) -> None:
+    """Under ARQ alone any of them would end the worker."""
+    jobs = [await bench.enqueue("guarded", label, ["fail", "ok"]) for label in "ab"]
+    await bench.drain("styles.BrokenHooks")
+    assert [await bench.result(job) for job in jobs] == ["a by run 2", "b by run 2"]
+
+
+async def test_a_guarded_task_works_under_an_unprotected_worker_and_warns(bench: Bench) -> None:
+    """Its retries then happen inside of one delivery, as in-process; that is said once."""
+    jobs = [await bench.enqueue("guarded", label, ["fail", "ok"]) for label in "ab"]
+    worker = await bench.drain("styles.Unprotected")
+    assert [await bench.result(job) for job in jobs] == ["a by run 2", "b by run 2"]
+    assert [run["job_try"] for run in bench.journal.runs("a")] == [1, 1]
+    assert "protect" in worker.output()
