@@ -1,0 +1,1 @@
+"""Programs that use jobguard: read them, run them, copy them."""

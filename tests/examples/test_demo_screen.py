@@ -1,0 +1,30 @@
+"""What the demo prints of other people's text cannot steer the terminal."""
+
+from __future__ import annotations
+
+import pytest
+from examples.demo.accounts import JobRecord, Seen, draw_up
+from examples.demo.orders import SEND
+from examples.demo.screen import plain, show
+
+
+def test_control_characters_and_markup_are_shown_and_not_obeyed() -> None:
+    """Neither escapes nor rich's own markup."""
+    text = plain("[red]alarm[/red] \x1b[2J\x9b2J \u202egnp.exe\r\n")
+    assert text.plain == "[red]alarm[/red] \\u001b[2J\\u009b2J \\u202egnp.exe\\r\\n"
+    assert not text.spans
+
+
+def test_a_dead_letters_text_is_printed_as_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be whatever a service has sent."""
+    job = JobRecord("send.1", SEND, "note.1", ended=True, letter="whatsapp: [bold]\x1b]0;owned\x07")
+    show(draw_up([job], Seen([], [], []), [], [], {}, 1.0))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "whatsapp: [bold]\\u001b]0;owned\\u0007" in printed
+
+
+def test_accounts_that_do_not_balance_are_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the last line."""
+    show(draw_up([JobRecord("send.1", SEND, "note.1")], Seen([], [], []), [], [], {}, 1.0))
+    assert "DO NOT BALANCE" in capsys.readouterr().out.splitlines()[-1]
