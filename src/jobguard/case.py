@@ -217,4 +217,5 @@ class Case:
         return tell
 
     def tell(self, kind: type[events.Event], **values: object) -> None:
-        self.runtime.emit(kind(task=self.task.name, job=self.identity, key=self.key_digest, **values))
+        if events.heard(self.runtime.hooks, kind):
+            self.runtime.emit(kind(task=self.task.name, job=self.identity, key=self.key_digest, **values))

@@ -213,7 +213,7 @@ _BUILTIN: Final = frozenset({bool, type(None), dict, *_SEQUENCES, *SCALARS})
 def _is_json(kind: type, value: object) -> bool:
     """Whether JSON has the very value: valid Unicode, whole numbers of 64 bits, finite floats."""
     if isinstance(value, str):
-        return kind is str and not SURROGATE.search(value)
+        return kind is str and (value.isascii() or not SURROGATE.search(value))
     if isinstance(value, int):
         return kind is bool or (kind is int and -(2**63) <= value < 2**64)
     return value is None or (isinstance(value, float) and kind is float and math.isfinite(value))

@@ -7,7 +7,7 @@ quick; what it raises is logged and goes no further.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -200,6 +200,11 @@ _LEVELS: dict[type[Event], int] = {
     Failed: logging.ERROR,
     OutcomeLost: logging.CRITICAL,
 }
+
+
+def heard(hooks: Collection[Hook], kind: type[Event]) -> bool:
+    """Whether anybody would be told of such an event: most jobs end in one that nobody asks for."""
+    return len(hooks) > 0 or logger.isEnabledFor(_LEVELS.get(kind, logging.WARNING))
 
 
 def log_event(event: Event) -> None:

@@ -73,10 +73,9 @@ class EntryHints:
     """For the entries of a dict: `dict[K, V]`, `Mapping[K, V]` or a TypedDict."""
 
     def __init__(self, hints: Hints) -> None:
-        pairs = [get_args(hint) for hint in hints if _is_mapping(get_origin(hint))]
-        self.keys: Hints = tuple(hint for pair in pairs for hint in hints_of(pair[0]))
-        self._values = tuple(hint for pair in pairs for hint in hints_of(pair[1]))
-        self._named = [field_hints(kind) for kind in classes(hints) if _is_typed_dict(kind)]
+        self.keys: Hints
+        self.keys, self._values, typed_dicts = _entries(hints)
+        self._named = [field_hints(kind) for kind in typed_dicts]
 
     def value(self, key: object) -> Hints:
         """For the value under a key."""
@@ -84,6 +83,15 @@ class EntryHints:
             return self._values
         named = [hint for fields in self._named for hint in hints_of(fields.get(key, Any))]
         return (*self._values, *named)
+
+
+@lru_cache(maxsize=256)
+def _entries(hints: Hints) -> tuple[Hints, Hints, list[type]]:
+    """Of the dicts that hints ask for: keys, values and the classes that name their keys."""
+    pairs = [get_args(hint) for hint in hints if _is_mapping(get_origin(hint))]
+    keys = tuple(hint for pair in pairs for hint in hints_of(pair[0]))
+    values = tuple(hint for pair in pairs for hint in hints_of(pair[1]))
+    return keys, values, [kind for kind in classes(hints) if _is_typed_dict(kind)]
 
 
 def _is_typed_dict(kind: type) -> bool:

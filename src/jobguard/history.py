@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from jobguard.job import AttemptError, History
+from jobguard.job import NO_HISTORY, AttemptError, History
 
 KEPT_ERRORS = 20
 """Failed attempts that a history describes; older ones are only counted."""
@@ -29,7 +29,7 @@ def pack(history: History, offset: float) -> str:
 def unpack(text: str, elapsed: float) -> tuple[History, float]:
     """The history in a text, and its offset. `elapsed`: seconds since the record began."""
     if text == "":
-        return History(elapsed=elapsed), 0.0
+        return NO_HISTORY if elapsed == 0 else History(elapsed=elapsed), 0.0
     failures, interruptions, snoozes, crashes, offset, errors = json.loads(text)
     history = History(
         failures=failures,

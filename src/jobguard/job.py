@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
@@ -92,7 +92,7 @@ class History:
         return replace(self, snoozes=self.snoozes + 1)
 
     def with_crashes(self, crashes: int) -> History:
-        return replace(self, crashes=crashes)
+        return self if crashes == self.crashes else replace(self, crashes=crashes)
 
 
 NO_HISTORY = History()
@@ -144,7 +144,7 @@ def first_run(values: FirstRun) -> Run:
 
 def local_ref() -> JobRef:
     """The identity of a job that no queue has handed out."""
-    return JobRef("local", uuid.uuid4().hex)
+    return JobRef("local", secrets.token_hex(16))
 
 
 @dataclass(frozen=True, slots=True)

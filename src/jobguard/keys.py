@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from string import Formatter
@@ -20,6 +20,7 @@ from jobguard.errors import InvalidType, InvalidValue, KeyNotEncodable
 _CONTEXT = ("ctx", "self", "cls")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PERSON = b"jobguard-key"
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Key(NamedTuple):
@@ -321,7 +322,7 @@ def _fingerprint(seeded: blake2b, fields: tuple[_Field, ...], values: Sequence[o
         parts.append(encoded)
     digest = seeded.copy()
     digest.update(b"".join(parts))
-    return urlsafe_b64encode(digest.digest())[:22].decode()
+    return b2a_base64(digest.digest()).translate(_URL_SAFE)[:22].decode()
 
 
 def _follow(value: object, steps: tuple[tuple[str, str | int], ...]) -> object:
