@@ -40,7 +40,7 @@ class Deadline:
         self._when = when
         self._timeout: asyncio.Timeout | None = None
         self._scope: anyio.CancelScope | None = None
-        self.expired = False
+        self.expired: bool = False
 
     async def __aenter__(self) -> Deadline:
         if on_asyncio():
