@@ -21,7 +21,7 @@ from jobguard.dlq import check_name
 from jobguard.engine import execute, recover
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.guard import active
-from jobguard.job import Duplicate, _current, first_run
+from jobguard.job import Duplicate, current_run, first_run
 from jobguard.policies import (
     DAY,
     DeadLettering,
@@ -88,10 +88,6 @@ class Decorator(Generic[Q_co, A_co]):
         return f"{_NAMES[type(self.policy)]}({self.policy!r})"
 
 
-SameResult = Decorator[Policy, Never]
-"""Any decorator that leaves the function's type as it is."""
-
-
 def add_policy(fn: Callable[..., object], *added: Policy) -> Body:
     """A guarded function around what `fn` guards already, or around `fn`.
 
@@ -127,7 +123,7 @@ def make_wrapper(task: Task) -> Body:
     retrying = plan.retrying
     unclaimed = plan.deduplication is None and plan.time_limit is None
     light = unclaimed and (retrying is None or retrying.deadline is None)
-    current, ticket, now = _current, arriving, time.monotonic
+    current, ticket, now = current_run, arriving, time.monotonic
 
     @functools.wraps(fn)
     async def guarded(*args: Any, **kwargs: Any) -> object:
@@ -233,7 +229,9 @@ def deduplicated(
         DuplicateJob, PayloadMismatch, ResultNotStored: when called; as chosen above.
         StoreUnavailable: when called; the store is out of reach and `on_store_error="raise"`.
     """
-    bare = inspect.isfunction(given) and given.__name__ != "<lambda>"
+    bare = isinstance(given, (staticmethod, classmethod)) or (
+        inspect.isfunction(given) and given.__name__ != "<lambda>"
+    )
     if given is not None and key is not None:
         raise InvalidType(f"deduplicated got two keys, {given!r} and key={key!r}; leave one out")
     policy = Deduplication(
@@ -359,6 +357,8 @@ def dead_letter(
     """
     if isinstance(redact, str):
         raise InvalidType(f"redact must be several names, not the string {redact!r}; write ({redact!r},)")
+    if not isinstance(redact, Iterable):
+        raise InvalidType(f"redact must be a tuple of names, not {redact!r}")
     if not isinstance(payload, bool):
         raise InvalidType(f"payload must be True or False, not {payload!r}")
     policy = DeadLettering(

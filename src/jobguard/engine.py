@@ -21,7 +21,7 @@ from jobguard.claiming import begin
 from jobguard.decision import Action, Decision, crash_limit, decide
 from jobguard.errors import CrashLimitExceeded, Discard, GiveUp, NotEncodable, Signal, Undeliverable
 from jobguard.history import add_failure
-from jobguard.job import AttemptError, Run, _current
+from jobguard.job import AttemptError, Run, current_run
 from jobguard.letters import to_text, type_name, write_letter
 from jobguard.runtime import Runtime
 from jobguard.scopes import Deadline
@@ -107,7 +107,7 @@ async def once(case: Case) -> Answer | None:
 async def run_body(case: Case) -> object:
     """Run the body once, under its lease and its limit; `_LOST` if the lease ended first."""
     run = Run(case.task.name, case.attempts, case.delivery.ref, case.history, case.key_digest, case.fence)
-    before = _current.set(run)
+    before = current_run.set(run)
     try:
         if case.held is None:
             return await run_limited(case)
@@ -115,7 +115,7 @@ async def run_body(case: Case) -> object:
             return await run_limited(case)
         return _LOST
     finally:
-        _current.reset(before)
+        current_run.reset(before)
 
 
 async def run_limited(case: Case) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from jobguard.codec import Codec
 from jobguard.dlq import DeadLetterQueue, check_name
@@ -56,7 +56,7 @@ class JobGuard:
             store,
             namespace=check_name("namespace", namespace),
             lease=seconds("lease", lease),
-            hooks=tuple(hooks),
+            hooks=_check_hooks(hooks),
             codec=Codec() if codec is None else codec,
             on_store_error=on_store_error,
         )
@@ -87,6 +87,17 @@ class JobGuard:
 
     def __repr__(self) -> str:
         return f"JobGuard({self.runtime.store!r}, namespace={self.runtime.namespace!r})"
+
+
+def _check_hooks(hooks: object) -> tuple[Hook, ...]:
+    """Hooks that can be called: a wrong one would only show in the log, event after event."""
+    if callable(hooks) or not isinstance(hooks, Iterable):
+        raise InvalidType(f"hooks must be a tuple of hooks, not {hooks!r}; write hooks=(...,)")
+    given = tuple(cast("Iterable[object]", hooks))
+    for hook in given:
+        if not callable(hook):
+            raise InvalidType(f"hooks must take an event each, not be {hook!r}; give functions")
+    return cast("tuple[Hook, ...]", given)
 
 
 _defaults: list[JobGuard] = []

@@ -181,7 +181,7 @@ class Job:
     idempotency_key: str = field(repr=False)
 
 
-_current: ContextVar[Run | FirstRun | None] = ContextVar("jobguard_run", default=None)
+current_run: ContextVar[Run | FirstRun | None] = ContextVar("jobguard_run", default=None)
 
 
 def current_job() -> Job:
@@ -190,7 +190,7 @@ def current_job() -> Job:
     Raises:
         NoCurrentJob: outside a guarded task.
     """
-    run = _current.get()
+    run = current_run.get()
     if run is None:
         raise NoCurrentJob(
             "no guarded task is running here; call current_job() inside a function decorated with "

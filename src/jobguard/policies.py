@@ -5,6 +5,7 @@ A record holds settings and says nothing of how they are carried out; the engine
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -168,6 +169,8 @@ def retry_on(value: object) -> OnError:
         return exception_types("on", cast(object, value))
     if not callable(value):
         raise InvalidType(f"on must be an exception type, a tuple of them or a predicate, not {value!r}")
+    if inspect.iscoroutinefunction(value):
+        raise InvalidType(f"on must be a plain predicate, not the coroutine function {value!r}; write def")
     return cast("Callable[[Exception], bool]", value)
 
 

@@ -112,7 +112,9 @@ class Background:
 
             task = asyncio.get_running_loop().create_task(run())
             _keep(task, self._owed)
-            done, _ = await asyncio.wait({task}, timeout=bound)
+            done: set[asyncio.Task[T]] = set()
+            with anyio.CancelScope(shield=True):  # anyio cancels again at every await
+                done, _ = await asyncio.wait({task}, timeout=bound)
             return task.result() if done else None
         with anyio.move_on_after(bound, shield=True):
             return await work()

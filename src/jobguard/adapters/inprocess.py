@@ -32,7 +32,7 @@ class LocalDelivery:
     lost = False
 
     def __init__(self, ref: JobRef | None = None) -> None:
-        self.ref = local_ref() if ref is None else ref
+        self.ref: JobRef = local_ref() if ref is None else ref
 
     def signal_in(self, error: Exception) -> Signal | None:
         return None

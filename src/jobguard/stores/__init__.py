@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobguard.stores.base import Store
 from jobguard.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from jobguard.stores.redis import RedisStore
 
-__all__ = ["MemoryStore", "RedisStore"]
+__all__ = ["MemoryStore", "RedisStore", "Store"]
 
 
 def __getattr__(name: str) -> object:

@@ -22,7 +22,7 @@ from jobguard.stores.base import Settlement
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
-logger = logging.getLogger("jobguard.arq")
+logger: logging.Logger = logging.getLogger("jobguard.arq")
 
 ARQ_LIFE_MS = 86_400_000
 """ARQ's own default: milliseconds after the planned start for which a payload is kept."""
@@ -70,13 +70,13 @@ class ArqDelivery:
         self._held = held
         self._lease = lease
         self._life: int | None = None
-        self.ref = ref
+        self.ref: JobRef = ref
         self.task: str | None = task
-        self.number = number
-        self.terms = terms
-        self.payload = payload
-        self.again = False
-        self.finished = anyio.Event()
+        self.number: int = number
+        self.terms: Terms = terms
+        self.payload: bytes | None = payload
+        self.again: bool = False
+        self.finished: anyio.Event = anyio.Event()
         self.settlement: Settlement | None = None
 
     @property

@@ -56,7 +56,7 @@ def reading(deserializer: Deserializer | None, names: Collection[str]) -> Deseri
         try:
             job = decode(raw)
             name, enqueued_ms = str(job["f"]), int(job["et"])
-            job["a"], job["k"], job["t"]
+            _ = job["a"], job["k"], job["t"]
         except Exception as error:
             incoming.set(Incoming(raw, None, None, 0, error))
             return {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}

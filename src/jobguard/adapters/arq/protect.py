@@ -24,7 +24,7 @@ from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.worker import Context, Entry, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
 from jobguard.codec import Codec
-from jobguard.decorators import Decorator, SameResult, add_policy, make_wrapper
+from jobguard.decorators import Decorator, add_policy, make_wrapper
 from jobguard.dlq import check_name
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.events import Hook
@@ -37,10 +37,11 @@ from jobguard.task import Task
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
+    from arq.typing import WorkerCoroutine
 
-logger = logging.getLogger("jobguard.arq")
+logger: logging.Logger = logging.getLogger("jobguard.arq")
 
-S = TypeVar("S", type, dict[str, Any])
+S = TypeVar("S", bound=type[Any] | dict[str, Any])
 
 WITHOUT_LIMIT = 2**31 - 1
 """For ARQ's `max_tries`: our own counters decide, and they do not count deploys."""
@@ -56,8 +57,6 @@ _ORIGINALS = "__jobguard_settings__"
 
 
 @overload
-def protect(settings: S, /) -> S: ...
-@overload
 def protect(
     settings: S,
     /,
@@ -65,7 +64,7 @@ def protect(
     store: Store | None = None,
     namespace: str = "jobguard",
     lease: Duration = 30.0,
-    defaults: Iterable[SameResult] = (),
+    defaults: Iterable[Decorator[Policy, object]] = (),
     hooks: Iterable[Hook] = (),
     codec: Codec | None = None,
     on_store_error: OnStoreError = "raise",
@@ -76,7 +75,7 @@ def protect(
     store: Store | None = None,
     namespace: str = "jobguard",
     lease: Duration = 30.0,
-    defaults: Iterable[SameResult] = (),
+    defaults: Iterable[Decorator[Policy, object]] = (),
     hooks: Iterable[Hook] = (),
     codec: Codec | None = None,
     on_store_error: OnStoreError = "raise",
@@ -88,7 +87,7 @@ def protect(
     store: Store | None = None,
     namespace: str = "jobguard",
     lease: Duration = 30.0,
-    defaults: Iterable[SameResult] = (),
+    defaults: Iterable[Decorator[Policy, object]] = (),
     hooks: Iterable[Hook] = (),
     codec: Codec | None = None,
     on_store_error: OnStoreError = "raise",
@@ -130,7 +129,8 @@ def protect(
 
     def apply(settings: Any) -> Any:
         if isinstance(settings, dict):
-            originals = settings.get(_ORIGINALS, settings)
+            given = cast("dict[str, Any]", settings)
+            originals: dict[str, Any] = given.get(_ORIGINALS, given)
             return {**originals, **protection(originals).protected(), _ORIGINALS: originals}
         if isinstance(settings, type):
             return _protect_class(settings, protection)
@@ -144,9 +144,10 @@ def _policies_of(decorators: Iterable[object]) -> tuple[Policy, ...]:
     for decorator in decorators:
         if not isinstance(decorator, Decorator):
             raise InvalidType(f"defaults must be decorators such as retrying(attempts=5), not {decorator!r}")
-        if type(decorator.policy) in policies:
-            raise InvalidValue(f"defaults has {decorator!r} and another of its kind; write each once")
-        policies[type(decorator.policy)] = decorator.policy
+        policy = cast("Decorator[object]", decorator).policy
+        if type(policy) in policies:
+            raise InvalidValue(f"defaults has {policy!r} and another of its kind; write each once")
+        policies[type(policy)] = policy
     return tuple(policies.values())
 
 
@@ -203,14 +204,17 @@ class Protection:
         self._workers: dict[ArqRedis, RunningWorker] = {}
         self._timeouts: list[tuple[Function | CronJob, float | None]] = []
         self._entries: dict[str, Entry] = {}
-        timeout = to_seconds(settings.get("job_timeout", ARQ_JOB_TIMEOUT))
-        self._job_timeout: float | None = None if timeout is None else float(timeout)
+        given: Duration | None = settings.get("job_timeout", ARQ_JOB_TIMEOUT)
+        timeout = to_seconds(given)
+        self._job_timeout = None if timeout is None else float(timeout)
         self._single = not settings.get("retry_jobs", True)
         self._functions = [
             self._protect_function(arq_function(each)) for each in settings.get("functions", ())
         ]
         self._cron_jobs = [self._protect_cron(each) for each in settings.get("cron_jobs") or ()]
-        catch_all = Function(CATCH_ALL, make_wrapper(undeliverable_task()), None, None, None, None)
+        catch_all = Function(
+            CATCH_ALL, cast("WorkerCoroutine", make_wrapper(undeliverable_task())), None, None, None, None
+        )
         self._functions.append(self._protect_function(catch_all))
         self._read = reading(settings.get("job_deserializer"), frozenset(self._entries) - {CATCH_ALL})
         self._write = writing(settings.get("job_serializer"), self._ended_unseen)

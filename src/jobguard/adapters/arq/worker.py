@@ -31,7 +31,7 @@ from jobguard.task import Task
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
-logger = logging.getLogger("jobguard.arq")
+logger: logging.Logger = logging.getLogger("jobguard.arq")
 
 FIRST_LEASE = 0.9
 """Share of the first lease that a run may count on: ARQ set the mark a little before we were called."""
