@@ -8,13 +8,14 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+from tests.engine.harness import PATIENCE, Bench, Forward, Gate, down, until
 
 from jobguard import constant, current_job, dead_letter, deduplicated, fallback, retrying, time_limit
 from jobguard.events import Interrupted, Succeeded
 from jobguard.history import unpack
 from jobguard.stores.base import State
-from tests.engine.harness import PATIENCE, Bench, Forward, Gate, down, until
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,7 @@ class CancelScopeAt:
         self.passed += 1
         if self.passed == self._k:
             self.scope.cancel()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
 
 def interruptions(bench: Bench) -> int:
@@ -196,7 +197,7 @@ async def test_a_second_cancellation_while_the_first_is_recorded(bench: Bench, g
 
 
 async def test_a_cancelled_scope_at_every_checkpoint_of_a_success(bench: Bench) -> None:
-    """The same with cancel scopes, which cancel every await: before and after each operation and in the body."""
+    """The same with cancel scopes: before and after each operation, and in the body."""
     finished: list[int] = []
 
     @deduplicated(key="{n}")
@@ -290,7 +291,7 @@ async def test_an_interrupted_job_s_key_is_free_at_once(bench: Bench) -> None:
 
 async def test_cancellation_during_the_back_off_frees_the_key(bench: Bench) -> None:
     """Nobody has to wait for a retry that will not come."""
-    failed = []
+    failed: list[int] = []
 
     @deduplicated
     @retrying(attempts=2, backoff=constant(3600))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
+from tests.engine.harness import Bench, Events
 
 from jobguard import (
     Duplicate,
@@ -24,7 +25,6 @@ from jobguard import (
     time_limit,
 )
 from jobguard.events import DeadLettered, FellBack, RetryScheduled, Succeeded
-from tests.engine.harness import Bench, Events
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -447,5 +447,3 @@ async def test_tasks_started_before_a_guard_see_it(bench: Bench) -> None:
         entered.set()
         await running
     assert len(other.of(Succeeded)) == 1
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.engine.harness import Bench, Events
 
 from jobguard import (
     Discard,
@@ -17,7 +18,6 @@ from jobguard import (
     retrying,
 )
 from jobguard.events import DeadLettered, Failed, FellBack, Succeeded
-from tests.engine.harness import Bench, Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
+from tests.engine.harness import Bench, Events
 
 from jobguard import Duplicate, JobGuard, JobStatus, deduplicated
 from jobguard.codec import Codec
 from jobguard.errors import ResultNotStored
 from jobguard.events import ResultDropped, Succeeded
-from tests.engine.harness import Bench, Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 
@@ -153,7 +153,10 @@ async def test_a_task_may_return_what_a_duplicate_got() -> None:
 
 # --- results that cannot be stored ---------------------------------------------------------------
 
-UNSTORABLE = [pytest.param(lambda: object(), id="no encoding"), pytest.param(lambda: "x" * 70_000, id="too large")]
+UNSTORABLE = [
+    pytest.param(lambda: object(), id="no encoding"),
+    pytest.param(lambda: "x" * 70_000, id="too large"),
+]
 
 
 @pytest.mark.parametrize("make", UNSTORABLE)
@@ -199,7 +202,9 @@ async def test_the_replay_of_a_result_not_stored_is_a_duplicate(make: object, ev
 
 
 @pytest.mark.parametrize("make", UNSTORABLE)
-async def test_the_replay_of_a_result_not_stored_raises_where_the_type_promises_a_result(make: object) -> None:
+async def test_the_replay_of_a_result_not_stored_raises_where_the_type_promises_a_result(
+    make: object,
+) -> None:
     """Where no skip can be returned, a `Duplicate` would break the type."""
     runs = []
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
+import anyio.lowlevel
 import pytest
+from tests.engine.harness import Bench, Events, Gate, started
 
 from jobguard import (
     Discard,
@@ -26,7 +28,6 @@ from jobguard import (
 from jobguard.errors import CrashLimitExceeded, RetriesExhausted
 from jobguard.events import DeadLettered, Failed, RetryScheduled, Snoozed
 from jobguard.stores.base import State
-from tests.engine.harness import Bench, Events, Gate, started
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 
@@ -209,7 +210,7 @@ async def test_the_delays_are_the_schedule_s(events: Events) -> None:
 async def test_a_backoff_may_be_a_duration_or_a_function(events: Events, backoff: object) -> None:
     """Seconds, a timedelta, or a function of the failure's number."""
 
-    @retrying(attempts=2, backoff=backoff)  # type: ignore[arg-type]
+    @retrying(attempts=2, backoff=backoff)  # type: ignore[call-overload,untyped-decorator]
     async def task(x: int) -> None:
         raise ValueError("no")
 
@@ -248,12 +249,14 @@ async def test_retry_after_is_bounded(events: Events) -> None:
 # --- which errors --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("on", [ValueError, (KeyError, ValueError), lambda e: isinstance(e, ValueError)], ids=repr)
+@pytest.mark.parametrize(
+    "on", [ValueError, (KeyError, ValueError), lambda e: isinstance(e, ValueError)], ids=repr
+)
 async def test_only_what_on_names_is_retried(on: object) -> None:
     """A type, several, or a predicate."""
     body = Flaky(ValueError("yes"), TypeError("no"))
 
-    @retrying(on=on, attempts=5, backoff=AT_ONCE)  # type: ignore[arg-type]
+    @retrying(on=on, attempts=5, backoff=AT_ONCE)  # type: ignore[call-overload,untyped-decorator]
     async def task(x: int) -> int:
         return body()
 
@@ -417,7 +420,7 @@ async def test_a_body_within_its_time_limit_is_left_alone() -> None:
 
     @time_limit(60)
     async def task(x: int) -> int:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return 7
 
     assert await task(1) == 7

@@ -9,13 +9,13 @@ from threading import Thread
 
 import anyio
 import pytest
+from tests.engine.harness import Bench, Forward, Gate, down, started, until
 
 from jobguard import Duplicate, JobGuard, JobStatus, current_job, deduplicated, retrying
 from jobguard.errors import LeaseLost
 from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.events import OutcomeLost, OutcomeRefused, Succeeded, TakenOver
 from jobguard.stores.base import Claim, ClaimReply, Renewal, State, Verdict
-from tests.engine.harness import Bench, Events, Forward, Gate, down, started, until
 
 pytestmark = pytest.mark.anyio
 
@@ -317,7 +317,7 @@ async def test_a_blocked_body_does_not_touch_who_took_over_meanwhile(bench: Benc
     async def take_over(key: str) -> None:
         store = bench.elsewhere()
         claim = Claim(f"{bench.namespace}:{key}", "queue:other:0", "token", 60, 60)
-        while (reply := await store.claim(claim)).verdict is not Verdict.GRANTED:
+        while (reply := await store.claim(claim)).verdict is not Verdict.GRANTED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         granted.append(reply)
         await store.aclose()

@@ -1,0 +1,258 @@
+"""`JobGuard`: which store is used, who is told, and what is logged."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from tests.engine.harness import Bench, Events
+
+from jobguard import JobGuard, constant, dead_letter, deduplicated, retrying
+from jobguard.errors import ConfigurationError
+from jobguard.events import DefaultStoreUsed, Event, Succeeded
+from jobguard.stores import MemoryStore
+
+pytestmark = pytest.mark.anyio
+in_memory = pytest.mark.parametrize("where", ["memory-asyncio", "memory-trio"], indirect=True)
+
+
+# --- the default ---------------------------------------------------------------------------------
+
+BARE = """
+    import {loop} as loop
+    import logging
+    from jobguard import deduplicated
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    runs = []
+
+    @deduplicated
+    async def task(x):
+        runs.append(x)
+        return 7
+
+    async def main():
+        print([await task(1), await task(1), await task(2)], runs)
+
+    loop.run({main})
+"""
+
+
+@pytest.mark.parametrize(("loop", "main"), [("asyncio", "main()"), ("trio", "main")])
+def test_a_decorated_function_just_works(loop: str, main: str) -> None:
+    """Without a guard, a store in this process's memory serves; one warning says so."""
+    program = dedent(BARE).format(loop=loop, main=main)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "[7, 7, 7] [1, 2]\n"
+    assert ended.stderr.count(DefaultStoreUsed.__name__) == 1
+    assert "WARNING" in ended.stderr
+
+
+@in_memory
+async def test_a_guard_serves_only_inside_of_its_block(bench: Bench) -> None:
+    """Outside, it is another one's turn."""
+
+    @deduplicated
+    async def task(x: int) -> None: ...
+
+    async with bench.guard():
+        pass
+    async with JobGuard(MemoryStore(), namespace=bench.namespace):
+        await task(1)
+    assert bench.store.calls == []
+
+
+@in_memory
+async def test_guards_may_be_nested(bench: Bench) -> None:
+    """The innermost wins, and the outer one is back afterwards."""
+    inner = Bench(MemoryStore(), bench.namespace, bench.elsewhere)
+
+    @deduplicated
+    async def task(x: int) -> None: ...
+
+    async with bench.guard():
+        async with inner.guard():
+            await task(1)
+        await task(2)
+    assert (inner.store.count("claim"), bench.store.count("claim")) == (1, 1)
+
+
+@in_memory
+async def test_a_guard_may_be_entered_again(bench: Bench) -> None:
+    """Also while it is entered."""
+
+    @deduplicated
+    async def task(x: int) -> int:
+        return x
+
+    guard = bench.guard()
+    async with guard:
+        async with guard:
+            await task(1)
+        await task(2)
+    async with guard:
+        assert await task(3) == 3
+    assert bench.store.count("claim") == 3
+
+
+async def test_a_guard_is_left_when_its_block_fails(bench: Bench) -> None:
+    """An exception goes through, and the guard is no longer in force."""
+    with pytest.raises(ValueError, match="no"):
+        async with bench.guard():
+            raise ValueError("no")
+
+    @deduplicated
+    async def task(x: int) -> None: ...
+
+    async with JobGuard(MemoryStore()):
+        await task(1)
+    assert bench.store.calls == []
+
+
+# --- hooks ---------------------------------------------------------------------------------------
+
+
+def broken(event: Event) -> None:
+    raise RuntimeError("hook")
+
+
+async def test_a_hook_that_raises_does_no_harm(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the job and the other hooks go on."""
+    after = Events()
+
+    @deduplicated
+    async def task(x: int) -> int:
+        return 7
+
+    async with bench.guard(hooks=(broken, after)):
+        assert await task(1) == 7
+    assert len(after.of(Succeeded)) == 1
+    (record,) = [each for each in caplog.records if each.exc_info]
+    assert "broken" in record.getMessage()
+
+
+async def test_a_hook_that_raises_does_not_stop_a_failure_from_being_recorded(bench: Bench) -> None:
+    """Every event on the way to a dead letter meets it."""
+
+    @deduplicated
+    @retrying(attempts=2, backoff=constant(0))
+    @dead_letter
+    async def task(x: int) -> None:
+        raise ValueError("no")
+
+    async with bench.guard(hooks=(broken,)) as guard:
+        with pytest.raises(ValueError, match="no"):
+            await task(1)
+        assert await guard.dead_letters().count() == 1
+
+
+async def test_hooks_are_called_in_order(bench: Bench) -> None:
+    """As they were given."""
+    order: list[str] = []
+
+    @deduplicated
+    async def task(x: int) -> None: ...
+
+    async with bench.guard(hooks=(lambda event: order.append("a"), lambda event: order.append("b"))):
+        await task(1)
+    assert order == ["a", "b"]
+
+
+async def test_an_event_names_the_task_the_job_and_the_key(bench: Bench) -> None:
+    """So that lines of one job can be found."""
+
+    @deduplicated
+    async def task(x: int) -> None: ...
+
+    async with bench.guard():
+        await task(1)
+    event = bench.events.only(Succeeded)
+    assert event.task == task.__jobguard__.name  # type: ignore[attr-defined]
+    assert event.job.startswith("local:")
+    assert event.key
+    assert event.attempt == 1
+    assert event.seconds >= 0
+
+
+# --- log lines -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """The lines that the logger `jobguard` has written; filled when the test asks."""
+    caplog.set_level(logging.DEBUG, logger="jobguard")
+
+    class Lines(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            return iter([record.getMessage() for record in caplog.records if record.name == "jobguard"])
+
+    return Lines()  # type: ignore[return-value]
+
+
+async def test_each_event_is_a_log_line(bench: Bench, lines: list[str]) -> None:
+    """Its kind first."""
+
+    @deduplicated
+    @retrying(attempts=2, backoff=constant(0))
+    @dead_letter
+    async def task(x: int) -> None:
+        raise ValueError("no")
+
+    async with bench.guard():
+        with pytest.raises(ValueError, match="no"):
+            await task(1)
+    assert [line.split()[0] for line in lines] == [type(event).__name__ for event in bench.events]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nERROR forged", "a\r\nb", "a\u2028b", "a\x85b", "a\x1b[31mb", "a\u202eb", "a\0b"]
+)
+async def test_a_log_line_is_one_line(bench: Bench, lines: list[str], text: str) -> None:
+    """Text from jobs can neither break a line nor steer a terminal."""
+
+    @deduplicated
+    @retrying(attempts=2, backoff=constant(0))
+    @dead_letter
+    async def task(x: int) -> None:
+        raise ValueError(text)
+
+    async with bench.guard():
+        with pytest.raises(ValueError, match="a"):
+            await task(1)
+    written = list(lines)
+    assert written
+    assert all(line.isprintable() for line in written)
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "argument"),
+    [
+        ({"lease": 0}, "lease"),
+        ({"lease": -1}, "lease"),
+        ({"lease": "30"}, "lease"),
+        ({"lease": float("inf")}, "lease"),
+        ({"namespace": ""}, "namespace"),
+        ({"namespace": "a{b}"}, "namespace"),
+        ({"namespace": None}, "namespace"),
+        ({"on_store_error": "ignore"}, "on_store_error"),
+        ({"store": None}, "store"),
+        ({"store": "redis://localhost"}, "store"),
+        ({"hooks": (1,)}, "hooks"),
+        ({"hooks": print}, "hooks"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_setting_is_refused_and_named(settings: dict[str, Any], argument: str) -> None:
+    """The error names the argument and its value, and is a TypeError or a ValueError."""
+    settings = {"store": MemoryStore(), **settings}
+    with pytest.raises(ConfigurationError, match=argument) as caught:
+        JobGuard(settings.pop("store"), **settings)
+    assert isinstance(caught.value, TypeError | ValueError)
