@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-
-import anyio
 
 from jobguard import events
 from jobguard.case import LONGEST_WAIT_PAUSE, Answer, Case, Phase
@@ -20,7 +17,7 @@ from jobguard.errors import (
 from jobguard.history import unpack
 from jobguard.job import Duplicate, JobStatus
 from jobguard.keys import Key
-from jobguard.leases import Held
+from jobguard.leases import Held, new_token, now
 from jobguard.letters import from_text
 from jobguard.meeting import Course, course_of, took_over
 from jobguard.policies import Deduplication
@@ -52,8 +49,8 @@ async def begin(case: Case) -> Answer | None:
 async def claim(case: Case, key: Key, deduplication: Deduplication) -> ClaimReply:
     """Send one claim under a new token, its lease counted from now on our own clock."""
     case.let_go()
-    case.token = secrets.token_urlsafe(9)
-    case.held = Held(case.record_key, case.token, anyio.current_time() + case.runtime.lease)
+    case.token = new_token()
+    case.held = Held(case.record_key, case.token, now() + case.runtime.lease)
     case.phase = Phase.CLAIMING
     reply = await case.runtime.store.claim(case.claim_request(key, deduplication))
     case.phase = Phase.IDLE

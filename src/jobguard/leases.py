@@ -6,13 +6,29 @@ knows of is over, the body is cancelled, whatever the store would say.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
+from binascii import b2a_base64
 from collections.abc import Awaitable, Callable, Sequence
+from os import urandom
 
 import anyio
 
 from jobguard.scopes import Background, Deadline, on_asyncio
 
 BEATS_PER_LEASE = 3
+
+
+def new_token() -> str:
+    """A random id of one claim: 72 bits in 12 characters."""
+    return b2a_base64(urandom(9), newline=False).decode()
+
+
+def now() -> float:
+    """`anyio.current_time()`, without its search for the event loop's kind: every claim asks."""
+    try:
+        return get_running_loop().time()
+    except RuntimeError:
+        return anyio.current_time()
 
 
 class Held:
