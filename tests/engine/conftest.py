@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from tests.engine.harness import Bench, Events, StoreProxy
 
 from jobguard import JobGuard
 from jobguard.stores import MemoryStore, RedisStore
+from tests.engine.harness import Bench, Events, StoreProxy
 
 
 @pytest.fixture(params=["memory-asyncio", "memory-trio", "valkey-asyncio"])

@@ -10,12 +10,12 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.engine.harness import PATIENCE, Bench, Forward, Gate, down, until
 
 from jobguard import constant, current_job, dead_letter, deduplicated, fallback, retrying, time_limit
 from jobguard.events import Interrupted, Succeeded
 from jobguard.history import unpack
 from jobguard.stores.base import State
+from tests.engine.harness import PATIENCE, Bench, Forward, Gate, down, until
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,6 @@ import time
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.engine.harness import Events
 
 from jobguard import (
     Job,
@@ -23,6 +22,7 @@ from jobguard import (
 )
 from jobguard.errors import JobGuardError, NoCurrentJob
 from jobguard.events import Succeeded
+from tests.engine.harness import Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
-from tests.engine.harness import Bench, Events
 
 from jobguard import (
     Duplicate,
@@ -25,6 +24,7 @@ from jobguard import (
     time_limit,
 )
 from jobguard.events import DeadLettered, FellBack, RetryScheduled, Succeeded
+from tests.engine.harness import Bench, Events
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.engine.harness import Bench, Events
 
 from jobguard import (
     Discard,
@@ -18,6 +17,7 @@ from jobguard import (
     retrying,
 )
 from jobguard.events import DeadLettered, Failed, FellBack, Succeeded
+from tests.engine.harness import Bench, Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from tests.engine.harness import Bench, Gate, down, reply_lost, sent_twice, started, until
 
 from jobguard import Duplicate, JobStatus, constant, dead_letter, deduplicated, retrying
 from jobguard.errors import StoreUnavailable
@@ -18,6 +17,7 @@ from jobguard.events import (
     Succeeded,
 )
 from jobguard.stores.base import State
+from tests.engine.harness import Bench, Gate, down, reply_lost, sent_twice, started, until
 
 pytestmark = pytest.mark.anyio
 

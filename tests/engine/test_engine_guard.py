@@ -10,12 +10,12 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from tests.engine.harness import Bench, Events
 
 from jobguard import JobGuard, constant, dead_letter, deduplicated, retrying
 from jobguard.errors import ConfigurationError
 from jobguard.events import DefaultStoreUsed, Event, Succeeded
 from jobguard.stores import MemoryStore
+from tests.engine.harness import Bench, Events
 
 pytestmark = pytest.mark.anyio
 in_memory = pytest.mark.parametrize("where", ["memory-asyncio", "memory-trio"], indirect=True)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.engine.harness import Bench, Events
 
 from jobguard import (
     DeadLetter,
@@ -24,6 +23,7 @@ from jobguard import (
 )
 from jobguard.errors import InvalidValue
 from jobguard.events import DeadLettered, Succeeded
+from tests.engine.harness import Bench, Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
-from tests.engine.harness import Bench, Events
 
 from jobguard import Duplicate, JobGuard, JobStatus, deduplicated
 from jobguard.codec import Codec
 from jobguard.errors import ResultNotStored
 from jobguard.events import ResultDropped, Succeeded
+from tests.engine.harness import Bench, Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.engine.harness import Bench, Events, Gate, started
 
 from jobguard import (
     Discard,
@@ -28,6 +27,7 @@ from jobguard import (
 from jobguard.errors import CrashLimitExceeded, RetriesExhausted
 from jobguard.events import DeadLettered, Failed, RetryScheduled, Snoozed
 from jobguard.stores.base import State
+from tests.engine.harness import Bench, Events, Gate, started
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

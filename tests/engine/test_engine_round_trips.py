@@ -10,12 +10,12 @@ import anyio
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import UnixDomainSocketConnection
-from tests.engine.harness import Bench, Forward, Gate, started, until
 
 from jobguard import Duplicate, JobGuard, constant, dead_letter, deduplicated, retrying
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Renewal
 from jobguard.testing import EmbeddedValkey
+from tests.engine.harness import Bench, Forward, Gate, started, until
 
 pytestmark = pytest.mark.anyio
 

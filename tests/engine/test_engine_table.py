@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from tests.engine.harness import Bench, Events, Gate, started, until
 
 from jobguard import (
     Discard,
@@ -31,6 +30,7 @@ from jobguard.events import (
 )
 from jobguard.stores import MemoryStore
 from jobguard.testing import ManualClock
+from tests.engine.harness import Bench, Events, Gate, started, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 

@@ -9,13 +9,13 @@ from threading import Thread
 
 import anyio
 import pytest
-from tests.engine.harness import Bench, Forward, Gate, down, started, until
 
 from jobguard import Duplicate, JobGuard, JobStatus, current_job, deduplicated, retrying
 from jobguard.errors import LeaseLost
 from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.events import OutcomeLost, OutcomeRefused, Succeeded, TakenOver
 from jobguard.stores.base import Claim, ClaimReply, Renewal, State, Verdict
+from tests.engine.harness import Bench, Forward, Gate, down, started, until
 
 pytestmark = pytest.mark.anyio
 
