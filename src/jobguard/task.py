@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, cast
 
+from jobguard.canonical import module_name
 from jobguard.codec import resolve_return_annotation
 from jobguard.keys import Key, compile_key
 from jobguard.policies import Policies, Policy, in_order
@@ -30,7 +31,7 @@ class Task:
 
     def __init__(self, fn: Body, policies: tuple[Policy, ...]) -> None:
         self.fn = fn
-        self.name: str = f"{fn.__module__}.{fn.__qualname__}"
+        self.name: str = f"{module_name(fn.__module__)}.{fn.__qualname__}"
         self.policies: tuple[Policy, ...] = in_order(policies)
         self.plan: Policies = Policies.of(policies)
         self.wrapper: Body | None = None
