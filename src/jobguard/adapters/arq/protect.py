@@ -144,7 +144,7 @@ def _policies_of(decorators: Iterable[object]) -> tuple[Policy, ...]:
     for decorator in decorators:
         if not isinstance(decorator, Decorator):
             raise InvalidType(f"defaults must be decorators such as retrying(attempts=5), not {decorator!r}")
-        policy = cast("Decorator[object]", decorator).policy
+        policy = cast("Decorator[Policy, object]", decorator).policy
         if type(policy) in policies:
             raise InvalidValue(f"defaults has {policy!r} and another of its kind; write each once")
         policies[type(policy)] = policy
