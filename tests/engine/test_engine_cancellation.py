@@ -166,6 +166,40 @@ async def test_a_native_cancellation_at_every_await_of_a_failure(bench: Bench) -
 
 
 @asyncio_only
+async def test_a_native_cancellation_at_every_await_of_a_bad_end(bench: Bench) -> None:
+    """Once the last run has failed, its dead letter is recorded and kept, or neither."""
+
+    @deduplicated(key="{n}")
+    @dead_letter
+    async def task(n: int) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    async with bench.guard() as guard:
+        for k in itertools.count(1):
+            bench.events.clear()
+            bench.store.settlements.clear()
+            before = await guard.dead_letters().count()
+            bench.store.checkpoint = lambda: asyncio.sleep(0)
+            call = CancelledAt(lambda k=k: task(k), k)  # type: ignore[misc]
+
+            async def run(call: CancelledAt = call) -> object:
+                return await call
+
+            running = asyncio.create_task(run())
+            await asyncio.wait({running})
+            bench.store.checkpoint = None
+            if call.waits < k:
+                assert isinstance(running.exception(), ValueError)
+                break
+            assert running.cancelled()
+            kept = await guard.dead_letters().count() - before
+            assert kept == min(len(bench.store.recorded(State.DEAD_LETTER)), 1)
+            assert len(bench.events.of(Interrupted)) + kept <= 1
+    assert k >= 6
+
+
+@asyncio_only
 @pytest.mark.parametrize("gap", [1, 2, 3])
 async def test_a_second_cancellation_while_the_first_is_recorded(bench: Bench, gap: int) -> None:
     """An impatient caller stops neither the recording nor gets anything but CancelledError."""

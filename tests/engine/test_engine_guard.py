@@ -114,6 +114,33 @@ async def test_a_guard_is_left_when_its_block_fails(bench: Bench) -> None:
     assert bench.store.calls == []
 
 
+TWO_LOOPS = """
+    import asyncio
+    from jobguard import JobGuard, deduplicated
+    from jobguard.stores import MemoryStore
+
+    guard = JobGuard(MemoryStore(), lease=0.3)
+
+    @deduplicated
+    async def task(x):
+        await asyncio.sleep(0.8)
+        return x
+
+    async def main(x):
+        async with guard:
+            return await task(x)
+
+    print(asyncio.run(main(1)), asyncio.run(main(2)), asyncio.run(main(1)))
+"""
+
+
+def test_a_guard_serves_one_event_loop_after_the_other() -> None:
+    """Leases are renewed in the second as in the first."""
+    program = dedent(TWO_LOOPS)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (ended.stdout, ended.stderr) == ("1 2 1\n", "")
+
+
 # --- hooks ---------------------------------------------------------------------------------------
 
 

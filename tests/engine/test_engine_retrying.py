@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import anyio
@@ -162,6 +163,24 @@ async def test_an_exception_raised_again_each_time_gets_one_note_per_job() -> No
     with pytest.raises(ValueError, match="the same"):
         await task(1)
     assert len(error.__notes__) == 1
+
+
+@dataclass(frozen=True)
+class Sealed(Exception):
+    """An error that cannot be changed, not even by a note."""
+
+    code: int
+
+
+async def test_an_exception_that_takes_no_note_is_raised_without_one() -> None:
+    """The note is a courtesy: it never stands in for the error."""
+
+    @retrying(attempts=2, backoff=AT_ONCE)
+    async def task(x: int) -> None:
+        raise Sealed(5)
+
+    with pytest.raises(Sealed):
+        await task(1)
 
 
 async def test_a_retry_is_an_event(events: Events) -> None:
