@@ -1,9 +1,10 @@
 --[[
 Prelude of every operation on a record: one packed string per key.
 
-  head      "<state><mark> <until> <overdue> <fence> <crashes> <first> "
-            mark: "+" if a tail follows, else "-"; until, first: server time in ms; overdue: ms;
-            fence: server time in µs, or higher
+  head      "<state><mark> <until> <overdue> <fence> <crashes> <age> "
+            mark: "+" if a tail follows, else "-"; until: server time in ms; overdue: ms;
+            fence: server time in µs, or higher; age: ms from the first claim to the fence's time,
+            which is 0 for most and so takes the least memory
   identity  "<#owner> <#token> <#fingerprint>\n", then these three texts, as long as that says
   tail      raw bytes
 
@@ -30,8 +31,8 @@ end
 local function read(key)
   local raw = redis.call('GET', key)
   if not raw then return nil end
-  local state, mark, ends, overdue, fence, crashes, first, at = string.match(
-    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (%d+) ()')
+  local state, mark, ends, overdue, fence, crashes, age, at = string.match(
+    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (-?%d+) ()')
   local owner, token, fingerprint, tail_at = identify(raw, at)
   return {
     state = state,
@@ -39,7 +40,7 @@ local function read(key)
     overdue = tonumber(overdue),
     fence = tonumber(fence),
     crashes = tonumber(crashes),
-    first = tonumber(first),
+    first = math.floor(tonumber(fence) / 1000) - tonumber(age),
     owner = owner,
     token = token,
     fingerprint = fingerprint,
@@ -50,7 +51,8 @@ end
 local function write(key, record, lives)
   local head = string.format(
     '%s%s %.0f %.0f %.0f %.0f %.0f %d %d %d\n', record.state, record.tail and '+' or '-', record.ends,
-    record.overdue, record.fence, record.crashes, record.first, #record.owner, #record.token,
+    record.overdue, record.fence, record.crashes,
+    math.floor(record.fence / 1000) - record.first, #record.owner, #record.token,
     #record.fingerprint)
   redis.call(
     'SET', key, head .. record.owner .. record.token .. record.fingerprint .. (record.tail or ''),

@@ -18,7 +18,7 @@ local before = read(key)
 if not before then
   -- Most claims end here, so this is kept short.
   redis.call(
-    'SET', key, string.format('P+ %.0f 0 %.0f 0 %.0f ', now + lease, micros, now) .. ARGV[3],
+    'SET', key, string.format('P+ %.0f 0 %.0f 0 0 ', now + lease, micros) .. ARGV[3],
     'PX', string.format('%.0f', math.max(lease + keep, 1)))
   return micros
 end
