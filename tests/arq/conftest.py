@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from arq.connections import RedisSettings
-from tests.arq.harness import Bench
 
 from jobguard import JobGuard
 from jobguard.adapters.arq import create_pool
 from jobguard.stores import RedisStore
 from jobguard.testing import EmbeddedValkey
+from tests.arq.harness import Bench
 
 
 @pytest.fixture

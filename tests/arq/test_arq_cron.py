@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+
 from tests.arq.harness import LEASE, Bench, wait_until
 
 pytestmark = pytest.mark.anyio

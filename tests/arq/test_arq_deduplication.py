@@ -7,10 +7,10 @@ import time
 
 import pytest
 from arq.jobs import Job as QueuedJob
-from tests.arq.harness import LEASE, Bench, WorkerProcess, running_in, wait_until
 
 from jobguard import Duplicate, JobStatus
 from jobguard.errors import DuplicateJob, PayloadMismatch
+from tests.arq.harness import LEASE, Bench, WorkerProcess, running_in, wait_until
 
 pytestmark = pytest.mark.anyio
 TABLE = "table.WorkerSettings"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.arq.harness import Bench
 
 from jobguard.errors import RetriesExhausted
+from tests.arq.harness import Bench
 
 pytestmark = pytest.mark.anyio
 GUARDED = pytest.mark.parametrize("task", ["retried", "keyed"])

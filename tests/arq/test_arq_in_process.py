@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from arq.connections import RedisSettings
 from arq.worker import Worker, create_worker, func
-from tests.arq.harness import Bench
 
 from arq import cron
 from jobguard import constant, current_job, deduplicated, retrying, time_limit
 from jobguard.adapters.arq import protect
 from jobguard.errors import InvalidType, InvalidValue, JobGuardError
+from tests.arq.harness import Bench
 
 pytestmark = pytest.mark.anyio
 

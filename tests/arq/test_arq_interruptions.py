@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+
 from tests.arq.harness import LEASE, Bench, running_in, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -141,3 +142,13 @@ async def test_an_interruption_between_runs_changes_nothing(bench: Bench) -> Non
     assert await bench.result(job) == "a by run 2"
     second = await bench.journal.run("a", 2)
     assert (second["failures"], second["interruptions"], second["crashes"]) == (1, 0, 0)
+
+
+async def test_an_interrupted_job_runs_again_also_with_retry_jobs_false(bench: Bench) -> None:
+    """That setting forbids repeating failures; ARQ alone would give an interrupted job up for it."""
+    job = await bench.enqueue("keyed", "a", ["sleep 60", "ok"])
+    worker = bench.start(retry_jobs=False)
+    await bench.journal.run("a", 1)
+    assert await worker.stop() == 0
+    await bench.drain(retry_jobs=False)
+    assert await bench.result(job) == "a by run 2"

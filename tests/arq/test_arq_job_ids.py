@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from arq.jobs import Job as QueuedJob
-from tests.arq.harness import PATIENCE, Bench, running_in, wait_until
 
 from jobguard import Duplicate
+from tests.arq.harness import PATIENCE, Bench, running_in, wait_until
 
 pytestmark = pytest.mark.anyio
 GUARDED = pytest.mark.parametrize("task", ["retried", "keyed"])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 from arq.jobs import Job as QueuedJob
+
 from tests.arq.harness import LEASE, Bench, WorkerProcess, running_in, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -118,6 +119,27 @@ async def test_lost_leases_count_as_crashes(bench: Bench) -> None:
     assert type(await bench.error(job)).__name__ == "CrashLimitExceeded"
     letter = await bench.letter()
     assert (letter.reason, letter.crashes, letter.failures) == ("crashes", 2, 0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_a_worker_does_not_run_a_job_beside_its_own_lost_run(bench: Bench, task: str) -> None:
+    """The lost body takes its time to clean up; ARQ would end the job as failed for the two of them."""
+    job = await bench.enqueue(task, "a", ["linger go", "ok"])
+    worker = bench.start()
+    await bench.journal.run("a", 1)
+    worker.send(signal.SIGSTOP)
+
+    async def free() -> bool:
+        return not await running_in(bench.pool, job)
+
+    await wait_until(free, "the mark's end")
+    worker.send(signal.SIGCONT)
+    await wait_until(lambda: running_in(bench.pool, job), "the worker picking the job up again")
+    assert len(bench.journal.runs("a")) == 1
+    bench.open("go")
+    assert await bench.result(job) == "a by run 2"
+    await bench.at_rest()
+    assert len(bench.journal.runs("a")) == 2
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.arq.harness import Bench, wait_until
 
 from jobguard.testing import EmbeddedValkey
+from tests.arq.harness import Bench, wait_until
 
 pytestmark = pytest.mark.anyio
 ELSEWHERE = "elsewhere.WorkerSettings"
@@ -59,3 +59,18 @@ async def test_an_outage_that_ends_within_the_lease_costs_nothing(
     duplicate = await bench.enqueue("keyed", "a", ["ok"])
     assert await bench.result(duplicate) == "a by run 1"
     assert len(bench.journal.runs("a")) == 1
+
+
+async def test_deliveries_that_an_outage_brought_to_nothing_are_no_crashes(
+    bench: Bench, store: EmbeddedValkey
+) -> None:
+    """Without a claim crashes are told by ARQ's count of deliveries; such a one is taken out of it."""
+    job = await bench.enqueue("retried", "a", ["fail", "ok"])
+    bench.start(ELSEWHERE)
+    await wait_until(lambda: bench.journal.entries("RetryScheduled"))
+    store.kill()
+    await wait_until(lambda: bench.journal.entries("StoreFailed"))
+    store.start()
+    assert await bench.result(job) == "a by run 2"
+    second = await bench.journal.run("a", 2)
+    assert (second["attempt"], second["failures"], second["crashes"]) == (2, 1, 0)

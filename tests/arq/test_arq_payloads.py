@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from arq.connections import RedisSettings
 from arq.jobs import Job as QueuedJob
-from tests.arq.harness import Bench, running_in, wait_until
 
 from arq import create_pool as arq_create_pool
 from jobguard.adapters.arq import create_pool
+from tests.arq.harness import Bench, running_in, wait_until
 
 pytestmark = pytest.mark.anyio
 DAYS_MS = 86_400_000

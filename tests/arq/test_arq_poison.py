@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.arq.harness import Bench
 
 pytestmark = pytest.mark.anyio

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.arq.workers.common import LEASE, REDIS, Context, configure, note_event, play
-
 from jobguard import constant, dead_letter, deduplicated, retrying
 from jobguard.adapters.arq import protect
+from tests.arq.workers.common import LEASE, REDIS, Context, configure, note_event, play
 
 
 def dump(value: dict[str, Any]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from arq.worker import Retry
-from tests.arq.workers.common import LEASE, REDIS, Context, configure, note, note_event, play
 
 from jobguard.adapters.arq import protect
 from jobguard.primitives import (
@@ -13,6 +12,7 @@ from jobguard.primitives import (
     mark_job_as_processed,
     move_to_dead_letter_queue,
 )
+from tests.arq.workers.common import LEASE, REDIS, Context, configure, note, note_event, play
 
 LIMIT = 3
 

@@ -103,6 +103,11 @@ async def act(label: str, number: int, line: str) -> None:
             case "block":
                 while not opened(rest):
                     time.sleep(0.02)  # noqa: ASYNC251
+            case "linger":
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    await gate(rest)
             case "exit":
                 os._exit(3)
             case "system_exit":

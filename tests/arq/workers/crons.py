@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tests.arq.workers.common import LEASE, REDIS, SETTINGS, Context, configure, note_event, play
-
 from arq import cron
 from jobguard import constant, dead_letter, retrying
 from jobguard.adapters.arq import protect
+from tests.arq.workers.common import LEASE, REDIS, SETTINGS, Context, configure, note_event, play
 
 SCRIPT: list[str] = SETTINGS.pop("script")
 

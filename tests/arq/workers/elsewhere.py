@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from tests.arq.workers.common import LEASE, REDIS, SETTINGS, Context, configure, note_event, play
-
 from jobguard import constant, dead_letter, deduplicated, retrying
 from jobguard.adapters.arq import protect
 from jobguard.stores import RedisStore
+from tests.arq.workers.common import LEASE, REDIS, SETTINGS, Context, configure, note_event, play
 
 ON_STORE_ERROR = SETTINGS.pop("on_store_error", "raise")
 
@@ -20,6 +19,11 @@ async def keyed(ctx: Context, label: str, script: list[str]) -> str:
     return await play(ctx, label, script)
 
 
+@retrying(attempts=3, backoff=constant(1), max_crashes=1)
+async def retried(ctx: Context, label: str, script: list[str]) -> str:
+    return await play(ctx, label, script)
+
+
 @protect(
     store=RedisStore.from_url(os.environ["TEST_STORE"]),
     lease=LEASE,
@@ -28,6 +32,6 @@ async def keyed(ctx: Context, label: str, script: list[str]) -> str:
 )
 @configure
 class WorkerSettings:
-    functions = [keyed]  # noqa: RUF012
+    functions = [keyed, retried]  # noqa: RUF012
     redis_settings = REDIS
     poll_delay = 0.05

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.arq.workers.common import LEASE, REDIS, Context, configure, note_event, note_startup, play
-
 from jobguard import constant, dead_letter, deduplicated, retrying
 from jobguard.adapters.arq import protect
+from tests.arq.workers.common import LEASE, REDIS, Context, configure, note_event, note_startup, play
 
 
 async def unguarded(ctx: Context, label: str, script: list[str]) -> str:

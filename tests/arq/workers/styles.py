@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from arq.worker import func
-from tests.arq.workers.common import LEASE, REDIS, Context, note, note_event, play
 
 from jobguard import constant, dead_letter, retrying
 from jobguard.adapters.arq import protect
+from tests.arq.workers.common import LEASE, REDIS, Context, note, note_event, play
 
 
 @retrying(backoff=constant(0.1))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tests.arq.workers.common import LEASE, REDIS, Context, configure, note_event, note_startup, play
-
 from jobguard import constant, deduplicated, retrying
 from jobguard.adapters.arq import protect
+from tests.arq.workers.common import LEASE, REDIS, Context, configure, note_event, note_startup, play
 
 again = retrying(attempts=3, backoff=constant(3600))
 
