@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import pytest
 
 from jobguard import (
@@ -109,14 +110,28 @@ async def test_a_letter_tells_when_and_where(guard: JobGuard) -> None:
     """First seen, failed at, and the process that gave up."""
     before = time.time()
 
-    @retrying(attempts=2, backoff=constant(0.05))
+    @retrying(attempts=2, backoff=constant(0))
     @dead_letter
     async def task(x: int) -> None:
         raise ValueError("no")
 
     letter = await letter_of(guard, task, 1)
-    assert before - 1 <= letter.first_seen < letter.failed_at <= time.time() + 1
+    assert before - 1 <= letter.first_seen <= letter.failed_at <= time.time() + 1
     assert letter.worker.endswith(f":{os.getpid()}")
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+async def test_a_job_is_first_seen_when_its_first_run_starts(guard: JobGuard, with_key: bool) -> None:
+    """Runs and the pauses between them lie between then and its end."""
+
+    @retrying(attempts=2, backoff=constant(0.2))
+    @dead_letter
+    async def task(x: int) -> None:
+        await anyio.sleep(0.2)
+        raise ValueError("no")
+
+    letter = await letter_of(guard, deduplicated(task) if with_key else task, 1)
+    assert letter.failed_at - letter.first_seen > 0.55
 
 
 async def test_a_letter_is_new(guard: JobGuard) -> None:
