@@ -52,7 +52,7 @@ docs: $(DEV) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 bench: $(DEV) ## measure against bare calls and other libraries
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks --strict
 
 test-all: interpreters $(VERSIONS:%=test-%) test-redis8 ## the suite on Python 3.11 to 3.13, and with redis-py 8
 
