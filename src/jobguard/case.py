@@ -23,7 +23,7 @@ from jobguard.leases import Held
 from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
 from jobguard.policies import Deduplication, Policies
 from jobguard.runtime import Runtime
-from jobguard.stores.base import Claim, Settlement, State
+from jobguard.stores.base import Claim, LetterQueue, Settlement, State
 from jobguard.task import Task
 
 UNFINISHED = 30 * 86_400.0
@@ -160,7 +160,7 @@ class Case:
             job=self.delivery.ref,
             task=self.delivery.task or self.task.name,
             key=self.key_digest,
-            history=self.history,
+            history=replace(self.history, elapsed=self.elapsed),
             error=error,
             reason=reason,
             raw=self.delivery.payload,
@@ -181,6 +181,11 @@ class Case:
     def writes(self) -> bool:
         """Whether outcomes go to the store: there is a claim, or a queue that may deliver again."""
         return self.record_key != "" and (self.held is not None or self.delivery.terms.durable)
+
+    @property
+    def letter_queue(self) -> LetterQueue:
+        policy = self.plan.dead_lettering
+        return self.runtime.letter_queue("default" if policy is None else policy.queue)
 
     @property
     def lease_end(self) -> float:
@@ -218,4 +223,8 @@ class Case:
 
     def tell(self, kind: type[events.Event], **values: object) -> None:
         if events.heard(self.runtime.hooks, kind):
-            self.runtime.emit(kind(task=self.task.name, job=self.identity, key=self.key_digest, **values))
+            self.runtime.emit(self.event(kind, **values))
+
+    def event(self, kind: type[events.Event], **values: object) -> events.Event:
+        """Something that happens to this job."""
+        return kind(task=self.task.name, job=self.identity, key=self.key_digest, **values)

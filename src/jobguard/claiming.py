@@ -97,7 +97,7 @@ async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
     if course is Course.CLOSE:
         return await close(case, reply.state, reply.body)
     if course is Course.REPLAY:
-        return replay(case, reply)
+        return replay(case, reply.owner, reply.body)
     assert reply.state is not None
     assert case.key is not None
     status = reply.state.status
@@ -107,14 +107,13 @@ async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
     return Answer(Duplicate(case.key.digest, status, reply.owner))
 
 
-def replay(case: Case, reply: ClaimReply) -> Answer:
+def replay(case: Case, owner: str, body: str | None) -> Answer:
     """Answer from a success: this job's own, or another's within its ttl."""
-    assert case.key is not None
-    mine = reply.owner == case.identity
-    case.tell(events.DuplicateReplayed, owner=reply.owner, own=mine)
-    if reply.body is not None:
+    mine = owner == case.identity
+    case.tell(events.DuplicateReplayed, owner=owner, own=mine)
+    if body is not None:
         try:
-            return Answer(case.runtime.codec.decode(reply.body, case.task.returns))
+            return Answer(case.runtime.codec.decode(body, case.task.returns))
         except NotEncodable as error:
             case.tell(events.ResultDropped, reason=str(error))
     if case.task.plain_result and not mine:
@@ -122,7 +121,7 @@ def replay(case: Case, reply: ClaimReply) -> Answer:
             f"{case.task.name} succeeded before, but its result was not stored (too large, or it has no "
             "encoding); return less, annotate the return type, or use done='skip'"
         )
-    return Answer(Duplicate(case.key.digest, JobStatus.SUCCESS, reply.owner))
+    return Answer(Duplicate(case.key_digest or case.identity, JobStatus.SUCCESS, owner))
 
 
 async def load_history(case: Case) -> Answer | None:
@@ -133,7 +132,7 @@ async def load_history(case: Case) -> Answer | None:
     if record is not None:
         case.recorded = True
         if record.state is State.SUCCESS:
-            return Answer(case.runtime.codec.decode(record.body or "null", case.task.returns))
+            return replay(case, record.owner, record.body)
         if record.state.ended:
             return await close(case, record.state, record.body)
         case.history, case.offset = unpack(record.history, record.elapsed)

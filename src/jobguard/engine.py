@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import anyio
 
@@ -25,7 +26,7 @@ from jobguard.job import AttemptError, Run, current_run
 from jobguard.letters import to_text, type_name, write_letter
 from jobguard.runtime import Runtime
 from jobguard.scopes import Deadline
-from jobguard.settling import answer_or_raise, interrupted, keep_letter, leave_to_other, settle
+from jobguard.settling import answer_or_raise, interrupted, leave_to_other, settle
 from jobguard.stores.base import State
 from jobguard.task import Task
 
@@ -141,12 +142,14 @@ def shortest_limit(case: Case) -> tuple[float | None, str]:
 
 
 async def succeeded(case: Case, result: object) -> None:
-    if case.held is not None or case.recorded:
-        deduplication = case.plan.deduplication
-        ttl = 0.0 if deduplication is None else deduplication.ttl
-        await settle(case, State.SUCCESS, lasts=ttl, body=encode_result(case, result))
     seconds = case.elapsed - case.history.elapsed
-    case.tell(events.Succeeded, attempt=case.history.runs + 1, seconds=seconds)
+    event = case.event(events.Succeeded, attempt=case.history.runs + 1, seconds=seconds)
+    if case.held is None and not case.recorded:
+        case.runtime.emit(event)
+        return
+    deduplication = case.plan.deduplication
+    ttl = 0.0 if deduplication is None else deduplication.ttl
+    await settle(case, State.SUCCESS, event, lasts=ttl, body=encode_result(case, result))
 
 
 def encode_result(case: Case, result: object) -> str | None:
@@ -183,17 +186,16 @@ async def failed(case: Case, error: Exception) -> Answer | None:
         return await end(case, error, decision, control_flow=isinstance(signal or error, Signal))
     if decision.action is Action.SNOOZE:
         case.history = case.history.with_snooze()
-        await settle(case, State.RETRY, lasts=decision.delay)
-        case.tell(events.Snoozed, delay=decision.delay, reason=case.message(error))
+        event = case.event(events.Snoozed, delay=decision.delay, reason=case.message(error))
     else:
-        await settle(case, State.RETRY, lasts=decision.delay)
-        case.tell(
+        event = case.event(
             events.RetryScheduled,
             attempt=attempt,
             failures=case.history.failures,
             delay=decision.delay,
             error=case.describe(error),
         )
+    await settle(case, State.RETRY, event, lasts=decision.delay)
     await case.delivery.later(decision.delay)
     return None
 
@@ -208,17 +210,15 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
         letter = write_letter(
             case.end_record(cause, reason), policy, case.runtime.codec, case.arguments(error)
         )
-        text = to_text(letter)
-        await settle(case, State.DEAD_LETTER, lasts=0.0, body=text)
-        if await keep_letter(case, text, letter.id):
-            case.tell(events.DeadLettered, queue=policy.queue, id=letter.id, reason=reason, error=told)
+        event = case.event(events.DeadLettered, queue=policy.queue, id=letter.id, reason=reason, error=told)
+        await settle(case, State.DEAD_LETTER, event, body=to_text(letter), letter_id=letter.id)
     else:
-        await settle(case, State.FAILED, lasts=0.0, body=told)
-        case.tell(events.Failed, reason=reason, error=told)
-    error.add_note(
-        f"jobguard: attempt {case.history.runs} of {case.task.name}, "
-        f"{case.elapsed:.3g} s after the first began"
-    )
+        await settle(case, State.FAILED, case.event(events.Failed, reason=reason, error=told), body=told)
+    with suppress(Exception):  # an exception class may refuse notes
+        error.add_note(
+            f"jobguard: attempt {case.history.runs} of {case.task.name}, "
+            f"{case.elapsed:.3g} s after the first began"
+        )
     exhausted = control_flow and not isinstance(error, Discard)
     return await answer_or_raise(case, error, fall_back=decision.fall_back, exhausted=exhausted)
 

@@ -11,7 +11,7 @@ from jobguard.case import Answer, Case, Phase
 from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
 from jobguard.persistence import persist
-from jobguard.stores.base import State, Verdict
+from jobguard.stores.base import SettleReply, State, Verdict
 
 INTERRUPTION_BOUND = 2.0
 """Seconds that recording an interruption may hold a cancellation up."""
@@ -19,23 +19,50 @@ OUTAGE_PAUSE = 5.0
 """Seconds after which a queue delivers a job again that an outage of the store held up."""
 
 
-async def settle(case: Case, state: State, *, lasts: float, body: str | None = None) -> None:
-    """Write an outcome; again while the store is out of reach, until the lease ends.
+async def settle(
+    case: Case,
+    state: State,
+    event: events.Event,
+    *,
+    lasts: float = 0.0,
+    body: str | None = None,
+    letter_id: str | None = None,
+) -> None:
+    """Write an outcome, with its dead letter if there is one, and then tell of it.
 
-    A refusal means that another claim has taken over: the outcome is not ours to record.
+    Again while the store is out of reach, until the lease ends; to the end if the caller is
+    cancelled meanwhile. A refusal means that another claim has taken over: the outcome is not ours
+    to record.
     """
     case.phase = Phase.RETRYING if state is State.RETRY else Phase.SETTLED
-    if not case.writes:
+    if letter_id is None and not case.writes:
+        case.runtime.emit(event)
         return
-    settlement = case.settlement(state, lasts, body)
+    settlement = case.settlement(state, lasts, body) if case.writes else None
     store = case.runtime.store
+    step = "settle"
+
+    async def write() -> SettleReply:
+        nonlocal step
+        step = "settle"
+        reply = SettleReply(True) if settlement is None else await store.settle(settlement)
+        if reply.accepted:
+            if letter_id is not None and body is not None:
+                step = "put_letter"
+                await store.put_letter(case.letter_queue, letter_id, body)
+            case.runtime.emit(event)
+        return reply
+
+    def failed(error: StoreError) -> None:
+        case.told(step)(error)
+
     until = case.lease_end if case.held is None else case.held.until
     try:
-        reply = await persist(
-            lambda: store.settle(settlement), case.told("settle"), until, case.runtime.background
-        )
+        reply = await persist(write, failed, until, case.runtime.background)
     except StoreError as error:
         await outcome_lost(case, state, error)
+        if letter_id is None:  # it came to that all the same; a dead letter did not
+            case.runtime.emit(event)
         return
     case.recorded = True
     if case.held is not None:
@@ -55,22 +82,18 @@ async def settle(case: Case, state: State, *, lasts: float, body: str | None = N
         )
 
 
-async def keep_letter(case: Case, text: str, id: str) -> bool:
-    """Put a dead letter into its queue, trying as long as a lease lasts; True = it is there."""
-    policy = case.plan.dead_lettering
-    queue = case.runtime.letter_queue("default" if policy is None else policy.queue)
+async def keep_letter(case: Case, text: str, id: str) -> None:
+    """Put the dead letter of a job that ended in an earlier run, trying as long as a lease lasts."""
     store = case.runtime.store
     try:
         await persist(
-            lambda: store.put_letter(queue, id, text),
+            lambda: store.put_letter(case.letter_queue, id, text),
             case.told("put_letter"),
             case.lease_end,
             case.runtime.background,
         )
     except StoreError as error:
         await outcome_lost(case, State.DEAD_LETTER, error)
-        return False
-    return True
 
 
 async def outcome_lost(case: Case, state: State, error: StoreError) -> None:

@@ -263,13 +263,17 @@ class Batcher:
             while True:
                 replies = await self._send(commands)
                 again: list[_Command] = []
+                loading: set[str] = set()
                 passing = False
                 for command, reply in zip(commands, replies, strict=True):
                     if not isinstance(reply, BaseException):
                         self._arrive(command, reply)
                     elif isinstance(reply, NoScriptError) and command.arguments[0] == "EVALSHA":
                         script = cast(Script, command.script)
-                        command.arguments = ("EVAL", script.text, *command.arguments[2:])
+                        if script.sha not in loading:
+                            # The first one brings the text; those behind it find the script loaded.
+                            loading.add(script.sha)
+                            command.arguments = ("EVAL", script.text, *command.arguments[2:])
                         again.append(command)
                     elif not _is_passing(reply):
                         self._fail(command, _told(StoreError("the store refused an operation"), reply))
