@@ -16,6 +16,8 @@ from typing import Any
 from arq.jobs import Deserializer, Serializer
 from arq.worker import JobExecutionFailed
 
+from jobguard.leases import Held
+
 CATCH_ALL = "jobguard:undeliverable"
 """Name of the function that receives what no registered function can."""
 EXPIRED = "job expired"
@@ -34,6 +36,7 @@ class Incoming:
         error: why it could not be decoded; None if it could.
         started: the job's function was called.
         late: the same job was still running in this worker when ARQ started it again.
+        mark: what keeps other workers off it; None until ARQ is about to call the function.
     """
 
     raw: bytes
@@ -43,6 +46,7 @@ class Incoming:
     error: Exception | None = None
     started: bool = False
     late: bool = False
+    mark: Held | None = None
 
 
 incoming: ContextVar[Incoming | None] = ContextVar("jobguard_arq_incoming", default=None)

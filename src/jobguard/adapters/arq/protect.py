@@ -345,12 +345,7 @@ class Protection:
                 function.timeout_s = self._building_timeout
 
     async def _on_job_start(self, ctx: Context) -> None:
-        worker = self._workers.get(ctx["redis"])
-        if worker is not None:
-            await worker.alone(ctx)
-        theirs = _harmless(self._settings.get("on_job_start"))
-        if theirs is not None:
-            await theirs(ctx)
+        await self._workers[ctx["redis"]].before_job(ctx, _harmless(self._settings.get("on_job_start")))
 
     async def _after_job_end(self, ctx: Context) -> None:
         worker = self._workers.get(ctx["redis"])

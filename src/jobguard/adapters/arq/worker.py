@@ -81,16 +81,44 @@ class RunningWorker:
         self._marks = Heartbeat(runtime.lease, self._renew_marks, self._renewal_failed, runtime.background)
         self._unfinished: dict[str, ArqDelivery] = {}
 
+    async def before_job(self, ctx: Context, hook: Callable[[Context], Awaitable[object]] | None) -> None:
+        """Hold the job's mark, wait until no earlier run of the job is left here, and call the hook.
+
+        An earlier run has lost its lease, or the job would not have been picked up again. ARQ keeps
+        its running jobs by id and would end the last of two runs of one job as failed. So the new
+        run waits, and then gives the job back without having begun.
+        """
+        job, held = incoming.get(), self._mark(ctx["job_id"])
+        self._marks.add(held)
+        try:
+            while (earlier := self._unfinished.get(ctx["job_id"])) is not None:
+                if job is not None:
+                    job.late = True
+                await earlier.finished.wait()
+            if hook is not None:
+                await hook(ctx)
+        except anyio.get_cancelled_exc_class():
+            self._marks.discard(held)
+            raise
+        if job is None:
+            self._marks.discard(held)
+        else:
+            job.mark = held
+
     async def run(self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """Run a job under the mark that keeps other workers off it."""
-        held = self._mark(ctx["job_id"])
-        delivery, late = self._delivery(entry, ctx, held)
+        job = incoming.get()
+        if job is None:
+            job = Incoming(b"", entry.name, None, int(ctx["enqueue_time"].timestamp() * 1000))
+        job.started = True
+        held = self._mark(ctx["job_id"]) if job.mark is None else job.mark
+        delivery = self._delivery(entry, ctx, job, held)
         guard = delivering.set(self.guard)
         ticket = None if entry.task is None else arriving.set(Ticket(delivery))
         self._marks.add(held)
         self._unfinished[delivery.ref.id] = delivery
         try:
-            if late:
+            if job.late:
                 await delivery.uncount()
             else:
                 async with held.deadline():
@@ -115,24 +143,6 @@ class RunningWorker:
             # A renewal that arrives after ARQ has deleted the mark would lock the id for a lease.
             await self._marks.settled(held)
 
-    async def alone(self, ctx: Context) -> None:
-        """Wait until no earlier run of the same job is left in this worker; it has lost its lease.
-
-        ARQ keeps its running jobs by id and ends, as failed, the last of two runs of one job. The
-        new run holds the job's mark meanwhile and then gives the job back without having begun.
-        """
-        job_id = ctx["job_id"]
-        while (earlier := self._unfinished.get(job_id)) is not None:
-            job = incoming.get()
-            if job is not None:
-                job.late = True
-            held = self._mark(job_id)
-            self._marks.add(held)
-            try:
-                await earlier.finished.wait()
-            finally:
-                await self._marks.settled(held)
-
     def _mark(self, job_id: str) -> Held:
         """The mark that ARQ has just set for a job."""
         until = anyio.current_time() + self._lease * FIRST_LEASE
@@ -148,14 +158,9 @@ class RunningWorker:
                 raise JobExecutionFailed("the worker has retry_jobs=False") from error
             raise
 
-    def _delivery(self, entry: Entry, ctx: Context, held: Held) -> tuple[ArqDelivery, bool]:
-        """The delivery that ARQ has started, and whether it has to be given back at once."""
-        job = incoming.get()
-        if job is None:
-            job = Incoming(b"", entry.name, None, int(ctx["enqueue_time"].timestamp() * 1000))
-        job.started = True
+    def _delivery(self, entry: Entry, ctx: Context, job: Incoming, held: Held) -> ArqDelivery:
         earlier = (job.tries or 1) - 1
-        delivery = ArqDelivery(
+        return ArqDelivery(
             self.pool,
             held,
             self._lease,
@@ -165,7 +170,6 @@ class RunningWorker:
             terms=entry.terms,
             payload=job.raw or None,
         )
-        return delivery, job.late
 
     async def after_job(self, ctx: Context) -> None:
         """What is left to do once ARQ has finished with a job; never raises."""
