@@ -78,6 +78,16 @@ async def test_a_job_hook_that_raises_kills_neither_worker_nor_job(bench: Bench)
     assert [await bench.result(job) for job in jobs] == ["a by run 2", "b by run 2"]
 
 
+async def test_a_hook_before_the_job_may_take_longer_than_a_lease(bench: Bench) -> None:
+    """The job's mark is kept from before the hook on, so that the job is not picked up twice."""
+    job = await bench.enqueue("guarded", "a", ["ok"])
+    bench.start("styles.SlowHook")
+    bench.start("styles.SlowHook")
+    assert await bench.result(job) == "a by run 1"
+    assert len(bench.journal.entries("hook")) == 1
+    assert bench.journal.entries("LeaseLost") == []
+
+
 async def test_a_guarded_task_works_under_an_unprotected_worker_and_warns(bench: Bench) -> None:
     """Its retries then happen inside of one delivery, as in-process; that is said once."""
     jobs = [await bench.enqueue("guarded", label, ["fail", "ok"]) for label in "ab"]

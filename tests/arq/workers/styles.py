@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from arq.worker import func
@@ -126,3 +127,13 @@ class BrokenHooks(Plain):
     on_job_start = broken
     on_job_end = broken
     after_job_end = broken
+
+
+async def slow(ctx: Context) -> None:
+    note("hook", name="slow")
+    await asyncio.sleep(LEASE * 2)
+
+
+@protect(lease=LEASE, hooks=[note_event])
+class SlowHook(Plain):
+    on_job_start = slow
