@@ -31,9 +31,9 @@ from jobguard.testing import EmbeddedValkey
 
 MOST = 100
 """Callers at once, at most."""
-RATES = {10: 2.5, 100: 4.0}
-"""How many times the calls a second of bare commands are asked for, by callers at once."""
-ALONE = 1.3
+RATES = {10: Bound(2.5, limit=0.8, most=False), 100: Bound(4.0, limit=1.2, most=False)}
+"""How many times the calls a second of bare commands are wanted, by callers at once."""
+ALONE = Bound(1.3, limit=1.8)
 """How many times the time of its bare commands a lone call may take."""
 
 Call = Callable[[str], Awaitable[object]]
@@ -187,9 +187,9 @@ async def _compare(url: str, concurrency: int) -> list[Line]:
             for name, timing in timings.items():
                 bounded = name == "jobguard @deduplicated"
                 if concurrency == 1:
-                    value, unit, bound = timing.over(base), "x time", Bound(ALONE)
+                    value, unit, bound = timing.over(base), "x time", ALONE
                 else:
-                    value, unit, bound = base.over(timing), "x rate", Bound(RATES[concurrency], most=False)
+                    value, unit, bound = base.over(timing), "x rate", RATES[concurrency]
                 lines.append(
                     Line(
                         f"{kind}: {name}",

@@ -8,16 +8,31 @@ from typing import NamedTuple
 
 
 class Bound(NamedTuple):
-    """What a line's number must not pass: `most` from above, else from below."""
+    """What a line's number is held to.
 
-    limit: float
+    Attributes:
+        goal: what we want it to be.
+        limit: what it must not pass, or the run fails; None = the goal itself. A limit apart from the
+            goal says that the goal is not reached yet, and keeps what is from getting worse.
+        most: both are the most it may be; else the least.
+    """
+
+    goal: float
+    limit: float | None = None
     most: bool = True
 
-    def holds(self, value: float) -> bool:
-        return value <= self.limit if self.most else value >= self.limit
+    def verdict(self, value: float) -> str:
+        """`ok`, `short` of the goal but within the limit, or `OVER`."""
+        if self._holds(self.goal, value):
+            return "ok"
+        return "OVER" if self.limit is None or not self._holds(self.limit, value) else "short"
+
+    def _holds(self, bound: float, value: float) -> bool:
+        return value <= bound if self.most else value >= bound
 
     def __str__(self) -> str:
-        return f"{'≤' if self.most else '≥'} {self.limit:g}"
+        sign = "≤" if self.most else "≥"
+        return f"{sign} {self.goal:g}" + ("" if self.limit is None else f" (limit {self.limit:g})")
 
 
 class Line(NamedTuple):
@@ -39,9 +54,7 @@ class Line(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        if self.bound is None:
-            return ""
-        return "ok" if self.bound.holds(self.value) else "OVER"
+        return "" if self.bound is None else self.bound.verdict(self.value)
 
 
 class Section(NamedTuple):
@@ -63,9 +76,9 @@ AGAIN = 2
 
 
 async def measured(section: Section) -> list[Line]:
-    """A section's lines; if one misses its bound, the medians of three measurements."""
+    """A section's lines; if one misses its goal, the medians of three measurements."""
     runs = [list(await section.measure())]
-    if section.noisy and any(line.verdict == "OVER" for line in runs[0]):
+    if section.noisy and any(line.verdict in ("short", "OVER") for line in runs[0]):
         runs += [list(await section.measure()) for _ in range(AGAIN)]
     lines: list[Line] = []
     for same in zip(*runs, strict=True):

@@ -23,6 +23,7 @@ from jobguard.decision import Action, Decision, crash_limit, decide
 from jobguard.errors import CrashLimitExceeded, Discard, GiveUp, NotEncodable, Signal, Undeliverable
 from jobguard.history import add_failure
 from jobguard.job import AttemptError, Run, current_run
+from jobguard.leases import now
 from jobguard.letters import to_text, type_name, write_letter
 from jobguard.runtime import Runtime
 from jobguard.scopes import Deadline
@@ -123,7 +124,7 @@ async def run_limited(case: Case) -> object:
     limit, what = shortest_limit(case)
     if limit is None:
         return await case.task.fn(*case.args, **case.kwargs)
-    async with Deadline(anyio.current_time() + limit):
+    async with Deadline(now() + limit):
         return await case.task.fn(*case.args, **case.kwargs)
     raise TimeoutError(f"{case.task.name} was cancelled: it ran into {what} of {limit:g} s")
 

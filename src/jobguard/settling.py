@@ -38,6 +38,9 @@ async def settle(
     if letter_id is None and not case.writes:
         case.runtime.emit(event)
         return
+    if case.held is None and case.delivery.lost:
+        # Without a claim there is no fence: what keeps two runs apart is the queue's own lock.
+        await leave_to_other(case, f"the queue's lock on {case.task.name} ended while it ran")
     settlement = case.settlement(state, lasts, body) if case.writes else None
     store = case.runtime.store
     step = "settle"

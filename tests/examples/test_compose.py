@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+
 from examples.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from examples.demo.accounts import JobRecord, Report, Seen, draw_up
 from examples.demo.orders import DOWNLOAD, INCOMING, SEND
 

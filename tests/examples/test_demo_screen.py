@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from examples.demo.accounts import JobRecord, Seen, draw_up
 from examples.demo.orders import SEND
 from examples.demo.screen import plain, show

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+
 from examples.downloads import Downloads
 from examples.remote import Refused, TryAgain
 

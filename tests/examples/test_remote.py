@@ -8,9 +8,10 @@ from email.utils import format_datetime
 
 import httpx
 import pytest
-from examples.remote import Refused, RemoteError, TryAgain, delay_asked_for, failure, retry_after
 from hypothesis import given
 from hypothesis import strategies as st
+
+from examples.remote import Refused, RemoteError, TryAgain, delay_asked_for, failure, retry_after
 
 
 def asking(header: str) -> httpx.Response:

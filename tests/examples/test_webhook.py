@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+
 from examples.fastapi_webhook import FakeQueue, Secrets, create_app, make_webhook, sign
 
 pytestmark = pytest.mark.anyio

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from examples.whatsapp import RATE_LIMITS, WhatsApp, WhatsAppBusy, WhatsAppRefused
 
 pytestmark = pytest.mark.anyio

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
 from examples.arq_worker import WorkerSettings
 from examples.settings import RedisFromEnv, Settings, SettingsError, Tuning
 

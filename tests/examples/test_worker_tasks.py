@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from examples import arq_worker
 from examples.arq_worker import (
     HOLDING_ANSWER,
     download_content,
@@ -18,8 +20,6 @@ from examples.arq_worker import (
 from examples.downloads import Downloaded
 from examples.remote import Refused, TryAgain
 from examples.replies import Acknowledgement, ReplyService
-
-from examples import arq_worker
 from jobguard import DeadLetter, Discard, Duplicate, JobGuard
 from jobguard.errors import RetriesExhausted
 from jobguard.stores import MemoryStore

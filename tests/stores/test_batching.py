@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 from redis.asyncio import Redis
-from tests.stores.conftest import Wire
 
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, LetterQueue, Renewal, Settlement, State, Verdict
+from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
 

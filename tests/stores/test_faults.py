@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 from redis.asyncio import Redis
-from tests.stores.conftest import Wire
 
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, LetterQueue, Renewal, Settlement, SettleReply, State, Verdict
 from jobguard.testing import EmbeddedValkey
+from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
 

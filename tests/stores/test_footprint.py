@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
-from tests.stores.conftest import unowned_keys
 
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, LetterQueue, Settlement, State
+from tests.stores.conftest import unowned_keys
 
 pytestmark = pytest.mark.anyio
 

@@ -13,13 +13,13 @@ import trustme
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
-from tests.stores.conftest import Wire
 
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, LetterQueue, Verdict
 from jobguard.testing import EmbeddedValkey, StoreContract
 from jobguard.testing.valkey import free_port
+from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
 

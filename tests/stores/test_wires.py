@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from tests.stores.conftest import Wire
 
 from jobguard.stores import RedisStore, wires
 from jobguard.stores.base import Claim, Verdict
+from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
 from jobguard.adapters.base import Terms
 from jobguard.errors import JobGuardError, RetryLater, Signal, StoreError
 from jobguard.job import JobRef
-from jobguard.leases import Held
+from jobguard.leases import Held, now
 from jobguard.stores.base import Settlement
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ArqDelivery:
 
     @property
     def lost(self) -> bool:
-        return self._held.lost or anyio.current_time() >= self._held.until
+        return self._held.lost or now() >= self._held.until
 
     @property
     def job_key(self) -> str:
