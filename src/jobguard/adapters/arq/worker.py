@@ -22,7 +22,7 @@ from jobguard.events import DeadLettered, Failed, StoreFailed
 from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import NO_HISTORY, JobRef
-from jobguard.leases import Heartbeat, Held
+from jobguard.leases import Heartbeat, Held, now
 from jobguard.letters import End, letter_id, to_text, write_letter
 from jobguard.policies import DAY, DeadLettering
 from jobguard.stores.base import Settlement, State
@@ -145,7 +145,7 @@ class RunningWorker:
 
     def _mark(self, job_id: str) -> Held:
         """The mark that ARQ has just set for a job."""
-        until = anyio.current_time() + self._lease * FIRST_LEASE
+        until = now() + self._lease * FIRST_LEASE
         return Held(in_progress_key_prefix + job_id, secrets.token_urlsafe(9), until)
 
     async def _call(
@@ -282,8 +282,8 @@ class RunningWorker:
         A mark whose time is over may be another worker's by now: its run is lost.
         """
         milliseconds = int(self._lease * 1000)
-        now = anyio.current_time()
-        holds = [mark.until > now for mark in held]
+        time = now()
+        holds = [mark.until > time for mark in held]
         async with self.pool.pipeline(transaction=False) as pipe:
             for mark in itertools.compress(held, holds):
                 pipe.set(mark.name, b"1", px=milliseconds)
