@@ -30,6 +30,10 @@ UNFINISHED = 30 * 86_400.0
 """Seconds for which a record that is not finished is kept past its lease or due time."""
 WAIT_PAUSE, LONGEST_WAIT_PAUSE = 0.05, 1.0
 """Seconds between looks at another job's record while waiting for it in-process."""
+SHORTEST_DEFERRAL = 1.0
+"""Seconds after which a queue lets a job look again at another one, at least."""
+LEASE_MARGIN = 0.05
+"""Seconds past the end of a lease at which a queue lets a job look again."""
 
 
 class Answer(NamedTuple):

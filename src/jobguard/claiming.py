@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from jobguard import events
-from jobguard.case import LONGEST_WAIT_PAUSE, Answer, Case, Phase
+from jobguard.case import LEASE_MARGIN, LONGEST_WAIT_PAUSE, SHORTEST_DEFERRAL, Answer, Case, Phase
 from jobguard.errors import (
     DuplicateJob,
     NotEncodable,
@@ -81,7 +81,8 @@ def compare(case: Case, reply: ClaimReply, key: Key, deduplication: Deduplicatio
 
 async def wait_for_other(case: Case, reply: ClaimReply) -> None:
     """Let the other go on: a queue brings us back when its lease is over, in-process we look often."""
-    delay = max(reply.wait, LONGEST_WAIT_PAUSE)
+    least = 0.0 if reply.verdict is Verdict.BUSY else SHORTEST_DEFERRAL
+    delay = max(reply.wait + LEASE_MARGIN, least)
     if not case.delivery.terms.durable:
         delay = case.pause
         case.pause = min(case.pause * 2, LONGEST_WAIT_PAUSE)
@@ -149,9 +150,14 @@ async def close(case: Case, state: State | None, body: str | None) -> Answer:
     """The job ended before, but its queue was not told: finish that, and run nothing."""
     told = f"the job had failed before: {body}"
     if state is State.DEAD_LETTER and body is not None:
-        letter = from_text(body)
-        await keep_letter(case, body, letter.id)
-        told = f"the job had become a dead letter before: {letter.error_type}: {letter.error_message}"
+        told = "the job had become a dead letter before"
+        try:
+            letter = from_text(body)
+        except StoreError as error:
+            case.told("settle")(error)  # there is nothing to put: the record says only that it ended
+        else:
+            await keep_letter(case, body, letter.id)
+            told = f"{told}: {letter.error_type}: {letter.error_message}"
     return await answer_or_raise(case, RetriesExhausted(told), fall_back=True)
 
 

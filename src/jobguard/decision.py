@@ -105,7 +105,7 @@ def decide(
         expires: seconds from now after which the queue will not run the job any more (None = never).
     """
     judge = _Judge(policies, history, attempts, elapsed, draw, expires)
-    rulings = map(judge.rule, _leaves(error if signal is None else signal))
+    rulings = map(judge.rule, leaves(error if signal is None else signal))
     # Of two alike, the one that ends the job is more final, then the one that waits longer.
     return max(rulings, key=lambda each: (each[0], each[1].action is Action.FAIL, each[1].delay))[1]
 
@@ -218,7 +218,7 @@ class _Judge:
         return _BACKOFF.delay(n, self.draw) if delay is None else delay
 
 
-def _leaves(error: Exception) -> Iterator[Exception]:
+def leaves(error: Exception) -> Iterator[Exception]:
     """The errors inside of groups inside of groups; an error that is no group is its own leaf."""
     pending = [error]
     while pending:

@@ -8,6 +8,7 @@ and in-process it touches the store only to keep a dead letter.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,14 +20,14 @@ from jobguard.adapters.base import Delivery
 from jobguard.adapters.inprocess import LocalDelivery
 from jobguard.case import Answer, Case, Phase
 from jobguard.claiming import begin
-from jobguard.decision import Action, Decision, crash_limit, decide
+from jobguard.decision import Action, Decision, crash_limit, decide, leaves
 from jobguard.errors import CrashLimitExceeded, Discard, GiveUp, NotEncodable, Signal, Undeliverable
 from jobguard.history import add_failure
 from jobguard.job import AttemptError, Run, current_run
 from jobguard.leases import now
 from jobguard.letters import to_text, type_name, write_letter
 from jobguard.runtime import Runtime
-from jobguard.scopes import Deadline
+from jobguard.scopes import Deadline, cut_off, on_asyncio
 from jobguard.settling import answer_or_raise, interrupted, leave_to_other, settle
 from jobguard.stores.base import State
 from jobguard.task import Task
@@ -66,12 +67,16 @@ async def recover(
 async def carry_through(case: Case, error: Exception | None = None) -> object:
     """Run to an answer; `error` is how a first run has failed already."""
     try:
-        answer = await (prepare(case) if error is None else failed(case, error))
+        answer = await (prepare(case) if error is None else failed_or_cut_off(case, error))
         while answer is None:
             answer = await once(case)
         return answer.value
     except anyio.get_cancelled_exc_class():
         await interrupted(case)
+        raise
+    except BaseExceptionGroup as group:
+        if group.subgroup(anyio.get_cancelled_exc_class()) is not None:  # out of a native nursery
+            await interrupted(case)
         raise
     finally:
         case.let_go()
@@ -97,7 +102,7 @@ async def once(case: Case) -> Answer | None:
     try:
         result = await run_body(case)
     except Exception as error:
-        return await failed(case, error)
+        return await failed_or_cut_off(case, error)
     if result is _LOST:
         case.phase = Phase.SETTLED
         case.tell(events.LeaseLost, fence=case.fence)
@@ -113,8 +118,13 @@ async def run_body(case: Case) -> object:
     try:
         if case.held is None:
             return await run_limited(case)
-        async with case.held.deadline():
-            return await run_limited(case)
+        lease = case.held.deadline()
+        try:
+            async with lease:
+                return await run_limited(case)
+        except Exception:
+            if not lease.expired:
+                raise  # else it is a clean-up that failed
         return _LOST
     finally:
         current_run.reset(before)
@@ -167,9 +177,24 @@ def encode_result(case: Case, result: object) -> str | None:
     return None
 
 
+async def failed_or_cut_off(case: Case, error: Exception) -> Answer | None:
+    """A failed run; or one that was cancelled and failed at that, which is no failure.
+
+    In-process the error goes on, as it would without us. A queue has to see the cancellation.
+    """
+    if not cut_off(error):
+        return await failed(case, error)
+    await interrupted(case)
+    case.phase = Phase.SETTLED
+    if case.delivery.terms.durable and on_asyncio():
+        raise asyncio.CancelledError from error
+    raise error
+
+
 async def failed(case: Case, error: Exception) -> Answer | None:
     """Decide what follows from a failed run: None = run again now, else the job has ended here."""
-    signal = case.delivery.signal_in(error)
+    inside = tuple(leaves(error))
+    signal = case.delivery.signal_in(inside[0]) if len(inside) == 1 else None
     decision = decide(
         case.plan,
         case.history,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 
 from jobguard.job import NO_HISTORY, AttemptError, History
+
+logger: logging.Logger = logging.getLogger("jobguard")
 
 KEPT_ERRORS = 20
 """Failed attempts that a history describes; older ones are only counted."""
@@ -27,19 +30,26 @@ def pack(history: History, offset: float) -> str:
 
 
 def unpack(text: str, elapsed: float) -> tuple[History, float]:
-    """The history in a text, and its offset. `elapsed`: seconds since the record began."""
+    """The history in a text, and its offset. `elapsed`: seconds since the record began.
+
+    A text that is none (somebody else wrote it) is an empty history: the job can still be run.
+    """
     if text == "":
         return NO_HISTORY if elapsed == 0 else History(elapsed=elapsed), 0.0
-    failures, interruptions, snoozes, crashes, offset, errors = json.loads(text)
-    history = History(
-        failures=failures,
-        interruptions=interruptions,
-        snoozes=snoozes,
-        crashes=crashes,
-        elapsed=elapsed + offset,
-        errors=tuple(AttemptError(*error) for error in errors),
-    )
-    return history, offset
+    try:
+        failures, interruptions, snoozes, crashes, offset, errors = json.loads(text)
+        history = History(
+            failures=int(failures),
+            interruptions=int(interruptions),
+            snoozes=int(snoozes),
+            crashes=int(crashes),
+            elapsed=elapsed + float(offset),
+            errors=tuple(AttemptError(*error) for error in errors),
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        logger.warning("a job's history in the store cannot be read: %r", error)
+        return History(elapsed=elapsed), 0.0
+    return history, float(offset)
 
 
 def add_failure(history: History, error: AttemptError) -> History:

@@ -22,6 +22,7 @@ from jobguard.stores.base import DeadLetter
 TRACEBACK_LIMIT = 16_384
 MESSAGE_LIMIT = 2_048
 PAYLOAD_LIMIT = 256 * 1024
+"""Bytes of a job's arguments; larger ones are not kept, and the letter says so."""
 
 
 def letter_id(identity: str) -> str:
@@ -158,14 +159,18 @@ def _payload(
     """The arguments, portable if the codec can, else the queue's own bytes, else nothing."""
     if not policy.payload:
         return None, "none"
+    too_large = False
     if call is not None:
         with suppress(NotEncodable):
             text = codec.encode({"args": list(call.args), "kwargs": dict(call.kwargs)})
-            if len(text) <= PAYLOAD_LIMIT:
+            if len(text.encode("utf-8", "surrogatepass")) <= PAYLOAD_LIMIT:
                 return text, "json"
-    if raw is not None and len(raw) <= PAYLOAD_LIMIT:
-        return base64.b64encode(raw).decode(), "opaque"
-    return None, "none"
+            too_large = True
+    if raw is not None:
+        if len(raw) <= PAYLOAD_LIMIT:
+            return base64.b64encode(raw).decode(), "opaque"
+        too_large = True
+    return None, "too_large" if too_large else "none"
 
 
 def _traceback(error: BaseException) -> str:

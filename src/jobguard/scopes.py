@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -26,12 +27,38 @@ def on_asyncio() -> bool:
     return True
 
 
+def cut_off(error: Exception) -> bool:
+    """Whether an error stands for a cancellation of the current task: a clean-up that failed, or a
+    task group whose children did.
+
+    asyncio counts a cancellation that somebody swallowed for as long as the task lives. So there an
+    error must also bear the trace of one.
+    """
+    if not on_asyncio():
+        return anyio.current_effective_deadline() == -inf
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return False
+    return isinstance(error, ExceptionGroup) or _follows_cancellation(error)
+
+
+def _follows_cancellation(error: BaseException) -> bool:
+    seen: set[int] = set()
+    earlier: BaseException | None = error
+    while earlier is not None and id(earlier) not in seen:
+        if isinstance(earlier, asyncio.CancelledError):
+            return True
+        seen.add(id(earlier))
+        earlier = earlier.__context__
+    return False
+
+
 class Deadline:
     """Cancels what runs inside at a time (`anyio.current_time()`), which may be moved meanwhile.
 
     Attributes:
-        expired: the deadline passed and ended what ran inside. The block is then left without
-            an exception: its owner looks here.
+        expired: the deadline passed while the block ran. If what ran inside ended by that, the
+            block is left without an exception: its owner looks here.
     """
 
     __slots__ = ("_scope", "_timeout", "_when", "expired")
@@ -58,15 +85,16 @@ class Deadline:
     ) -> bool:
         if self._timeout is not None:
             timeout, self._timeout = self._timeout, None
+            self.expired = timeout.expired()
             try:
                 await timeout.__aexit__(kind, error, traceback)
             except TimeoutError:
-                self.expired = True
-            return self.expired
+                return True
+            return False
         assert self._scope is not None
         scope, self._scope = self._scope, None
         swallowed = bool(scope.__exit__(kind, error, traceback))
-        self.expired = scope.cancelled_caught
+        self.expired = scope.cancel_called
         return swallowed
 
     def move(self, when: float) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from jobguard import events
 from jobguard.case import Answer, Case, Phase
+from jobguard.decision import leaves
 from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
 from jobguard.persistence import persist
@@ -116,7 +117,8 @@ async def answer_or_raise(
 ) -> Answer:
     """`@fallback`'s answer if it covers the error; else the error, or that no run is left."""
     fallback = case.plan.fallback
-    if fallback is not None and fall_back and isinstance(error, fallback.on):
+    covered = fallback is not None and any(isinstance(each, fallback.on) for each in (error, *leaves(error)))
+    if fallback is not None and fall_back and covered:
         case.tell(events.FellBack, error=case.describe(error))
         answer = fallback.answer
         value = answer(error, *case.args, **case.kwargs) if callable(answer) else answer

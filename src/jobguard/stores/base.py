@@ -202,7 +202,8 @@ class DeadLetter:
         enqueued_ms: when it was enqueued, Unix milliseconds; 0 = unknown.
         key: the deduplication key, or None.
         payload: the arguments as tagged JSON, or the queue's own bytes in base64, or None.
-        payload_format: `"json"`, `"opaque"` or `"none"` (a preview only; cannot be run again).
+        payload_format: `"json"` or `"opaque"`; without a payload `"too_large"` or `"none"` (not wanted,
+            or not encodable): a preview only, which cannot be run again.
         preview: arguments as redacted JSON, for people.
         error_type, error_message, traceback: of the last error, as text.
         causes: the chain of causes, outermost first, as text.
