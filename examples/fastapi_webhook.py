@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +32,10 @@ from jobguard.adapters.arq import create_pool
 
 TASK = "handle_incoming_whatsapp_message"
 """Enqueued by name: the receiver needs none of the worker's code."""
+LARGEST_BODY = 1024 * 1024
+"""Bytes. Anybody can send a body, and all of it is in memory before its signature can be checked."""
+
+logger = logging.getLogger("webhook")
 
 
 class Queue(Protocol):
@@ -77,6 +82,8 @@ class Incoming:
 def read_messages(webhook: Any) -> Iterator[Incoming]:
     """The texts in a webhook, which may hold several, or none: it also tells of deliveries and reads.
 
+    What is no text, or malformed, is logged and left out: to refuse the webhook would lose the others.
+
     Raises:
         LookupError, TypeError, AttributeError: it is none of WhatsApp's.
     """
@@ -84,13 +91,48 @@ def read_messages(webhook: Any) -> Iterator[Incoming]:
         for change in entry["changes"]:
             value = change["value"]
             for message in value.get("messages", []):
-                if message["type"] == "text":
-                    yield Incoming(
-                        customer_id=str(value["contacts"][0]["wa_id"]),
-                        from_number=str(message["from"]),
-                        text=str(message["text"]["body"]),
-                        message_id=str(message["id"]),
-                    )
+                try:
+                    incoming = read_message(value, message)
+                except (LookupError, TypeError) as error:
+                    logger.error("a malformed message is left out: %r", error)
+                    continue
+                if incoming is not None:
+                    yield incoming
+
+
+def read_message(value: Any, message: Any) -> Incoming | None:
+    """One message of a webhook; None if it is no text."""
+    message_id = _text(message["id"])
+    if message["type"] != "text":
+        logger.warning("message %r is left out: its type is %r, not text", message_id, message["type"])
+        return None
+    return Incoming(
+        customer_id=_text(value["contacts"][0]["wa_id"]),
+        from_number=_text(message["from"]),
+        text=_text(message["text"]["body"]),
+        message_id=message_id,
+    )
+
+
+def _text(found: object) -> str:
+    # `str(None)` would do as an id too, and all messages without one would be the same job.
+    if not isinstance(found, str) or found == "":
+        raise TypeError(f"a text was expected, not {type(found).__name__}")
+    return found
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, if it is not too large; one that says so itself is not even read."""
+    declared = request.headers.get("Content-Length", "")
+    # The first digits of a length will do: a number of thousands of them is not one for `int`.
+    if declared.isdecimal() and int(declared[:20]) > LARGEST_BODY:
+        raise HTTPException(413, "body too large")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise HTTPException(413, "body too large")
+    return bytes(body)
 
 
 def create_app(secrets: Secrets | None = None, queue: Queue | None = None) -> FastAPI:
@@ -123,12 +165,12 @@ def create_app(secrets: Secrets | None = None, queue: Queue | None = None) -> Fa
         secrets: Secrets = request.app.state.secrets
         queue: Queue = request.app.state.queue
         # The signature is of the bytes as they came; parsed and written again they may differ.
-        body = await request.body()
+        body = await read_body(request)
         if not secrets.signed(body, request.headers.get("X-Hub-Signature-256", "")):
             raise HTTPException(403, "wrong signature")
         try:
             messages = list(read_messages(json.loads(body)))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise HTTPException(400, "not a webhook of WhatsApp") from None
         enqueued = 0
         for each in messages:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from examples.fastapi_webhook import FakeQueue, Secrets, create_app, make_webhook, sign
+from examples.fastapi_webhook import (
+    LARGEST_BODY,
+    FakeQueue,
+    Secrets,
+    create_app,
+    make_webhook,
+    sign,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -105,12 +113,86 @@ async def test_a_body_signed_by_another_app_is_refused(client: httpx.AsyncClient
     assert (await deliver(client, body, sign(body, "another secret"))).status_code == 403
 
 
-@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b"{}", b'{"entry": [{}]}', b'{"entry": 1}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"no json", b"[]", b"{}", b'{"entry": [{}]}', b'{"entry": 1}', b"[" * 100_000]
+)
 async def test_a_signed_body_that_is_no_webhook_is_a_bad_request(
     client: httpx.AsyncClient, body: bytes
 ) -> None:
     """Refused, not crashed on."""
     assert (await deliver(client, body)).status_code == 400
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_read(client: httpx.AsyncClient) -> None:
+    """Refused by its Content-Length, whoever has signed it."""
+    read: list[bytes] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        read.append(b"x")
+        yield b"x"
+
+    headers = {"Content-Length": str(LARGEST_BODY + 1)}
+    answer = await client.post("/webhook", content=chunks(), headers=headers)
+    assert answer.status_code == 413
+    assert read == []
+
+
+async def test_a_body_that_turns_out_too_large_is_read_no_further(client: httpx.AsyncClient) -> None:
+    """Without a Content-Length, reading stops at the limit."""
+    read: list[int] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(64):
+            read.append(number)
+            yield b"x" * (LARGEST_BODY // 4)
+
+    answer = await client.post("/webhook", content=chunks())
+    assert answer.status_code == 413
+    assert len(read) < 8
+
+
+async def test_a_body_of_the_largest_size_is_taken(client: httpx.AsyncClient) -> None:
+    """JSON may end in blanks."""
+    body = make_webhook("wamid.1", "Hello?").ljust(LARGEST_BODY)
+    assert (await deliver(client, body)).json() == {"messages": 1, "enqueued": 1}
+
+
+async def test_a_message_that_is_no_text_is_logged(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else will tell that it came."""
+    image = {"from": "12025550123", "id": "wamid.2", "type": "image", "image": {"id": "1"}}
+    with caplog.at_level(logging.WARNING, "webhook"):
+        await deliver(client, make_batch(image))
+    assert "'wamid.2'" in caplog.text
+    assert "'image'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        None,
+        {},
+        {"id": "wamid.1", "from": "12025550123", "type": "text"},
+        {"id": None, "from": "12025550123", "type": "text", "text": {"body": "Hello?"}},
+        {"id": "wamid.1", "from": "12025550123", "type": "text", "text": {"body": 5}},
+    ],
+)
+async def test_a_malformed_message_is_logged_and_fails_no_other(
+    client: httpx.AsyncClient, queue: FakeQueue, caplog: pytest.LogCaptureFixture, malformed: object
+) -> None:
+    """The others of its webhook are enqueued; none comes again because of it."""
+    message = {"from": "12025550123", "id": "wamid.2", "type": "text", "text": {"body": "Hello?"}}
+    with caplog.at_level(logging.ERROR, "webhook"):
+        answer = await deliver(client, make_batch(malformed, message))
+    assert answer.json() == {"messages": 1, "enqueued": 1}
+    assert list(queue.jobs) == ["incoming-wamid.2"]
+    assert "malformed" in caplog.text
+
+
+def make_batch(*messages: object) -> bytes:
+    value = {"contacts": [{"wa_id": "12025550123"}], "messages": messages}
+    return json.dumps({"entry": [{"changes": [{"value": value}]}]}).encode()
 
 
 async def test_status_webhooks_and_other_kinds_of_messages_enqueue_nothing(
