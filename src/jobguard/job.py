@@ -24,16 +24,21 @@ class JobStatus(StrEnum):
 
 
 class JobRef(NamedTuple):
-    """One requested run. Queues reuse ids, so the time of enqueueing belongs to the identity."""
+    """One requested run. Queues reuse ids, so the time of enqueueing belongs to the identity.
+
+    Where that time is unknown, `salt` tells jobs of one id apart.
+    """
 
     queue: str
     id: str
     enqueued_ms: int = 0
+    salt: str = ""
 
     @property
     def identity(self) -> str:
         """Text that names this job and no other."""
-        return f"{self.queue}:{self.id}:{self.enqueued_ms}"
+        plain = f"{self.queue}:{self.id}:{self.enqueued_ms}"
+        return f"{plain}:{self.salt}" if self.salt else plain
 
 
 class Duplicate(NamedTuple):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
-from jobguard.stores import RedisStore, wires
+from jobguard.stores import RedisStore, batching, wires
 from jobguard.stores.base import Claim, Verdict
 from tests.stores.conftest import Wire
 
@@ -63,6 +63,18 @@ async def test_survives_a_kept_connection_that_breaks(wired_client: Redis, wire:
     await store.claim(claim(1))
     wire.lose_replies(1)
     assert (await store.claim(claim(2))).verdict is Verdict.GRANTED
+
+
+async def test_survives_that_all_kept_connections_break_at_once(redis_url: str, redis_client: Redis) -> None:
+    """A server that hangs up on everybody costs one resend, however many connections idle here."""
+    async with Redis.from_url(redis_url) as client:
+        store = RedisStore(client)
+        many = 16 * batching.LONGEST_PIPELINE
+        await asyncio.gather(*(store.claim(claim(number)) for number in range(many)))
+        assert in_use(client.connection_pool) > batching.RESENDS + 1
+        await redis_client.client_kill_filter(_type="normal", skipme=True)
+        assert (await store.claim(claim(many))).verdict is Verdict.GRANTED
+        assert in_use(client.connection_pool) == 1
 
 
 async def test_lets_go_of_its_connections_when_closed(redis_client: Redis) -> None:

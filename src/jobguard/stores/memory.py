@@ -280,8 +280,8 @@ def _settled_so(entry: _Entry, settlement: Settlement) -> bool:
 
 def _may_settle(entry: _Entry, settlement: Settlement) -> bool:
     if entry.token == settlement.token:
-        aborted = entry.state is State.INTERRUPTED and settlement.state is State.FAILED
-        return entry.state is State.PROCESSING or aborted
+        ended_after_all = entry.state is State.INTERRUPTED and settlement.state.ended
+        return entry.state is State.PROCESSING or ended_after_all
     if settlement.fence is not None or entry.owner != settlement.owner:
         return False
     return entry.state in (State.RETRY, State.INTERRUPTED)

@@ -2,7 +2,7 @@
 
 To take a connection out of the pool costs a third of a lone round trip: the pool looks whether the
 server has hung up meanwhile. Whoever sends all the time can do without; a connection that breaks
-is an error like any other, and its commands are sent again.
+is an error like any other, and its commands are sent again over one that the pool has looked at.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -59,9 +61,12 @@ class Wires:
                     found.append(await connection.read_response(disable_decoding=True))
                 except ResponseError as error:
                     found.append(error)
-        except BaseException:
+        except BaseException as error:
             # redis-py has disconnected it, so that no later command reads these replies.
             await self._give_back(wire)
+            if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
+                # What broke this one has likely broken the idle ones too; each would cost a resend.
+                await self._give_back_idle()
             raise
         if wire.expired:
             await self._give_back(wire)
@@ -99,9 +104,12 @@ class Wires:
             wire.timer.cancel()
         await self._pool.release(wire.connection)
 
-    async def aclose(self) -> None:
-        """Give back what is kept and idle."""
+    async def _give_back_idle(self) -> None:
         while self._idle:
             await self._give_back(self._idle.pop())
+
+    async def aclose(self) -> None:
+        """Give back what is kept and idle."""
+        await self._give_back_idle()
         if self._returning:
             await asyncio.wait(self._returning)

@@ -28,8 +28,8 @@ else
   if record.state == state and (mine or unclaimed and ENDED[state]) then return 1 end
   local allowed
   if mine then
-    -- An interrupted job may still be aborted in its queue.
-    allowed = record.state == 'P' or record.state == 'I' and state == 'F'
+    -- An interrupted run may still end: aborted in its queue, or by a task that released its claim first.
+    allowed = record.state == 'P' or record.state == 'I' and ENDED[state]
   else
     allowed = unclaimed and (record.state == 'R' or record.state == 'I')
   end

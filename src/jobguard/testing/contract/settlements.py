@@ -105,6 +105,25 @@ class SettlementContract:
         record = await bench.record()
         assert (record.state, record.history) == (State.FAILED, "")
 
+    @pytest.mark.parametrize("state", ENDED)
+    async def test_ends_a_run_that_had_released_its_claim(self, bench: Bench, state: State) -> None:
+        """A run that was recorded as interrupted may still end as anything, under the same token."""
+        granted = await bench.claim(token="t")
+        await bench.settle(State.INTERRUPTED, history="h")
+        assert await bench.settle(state, body="b") == SettleReply(True)
+        record = await bench.record()
+        assert (record.state, record.fence, record.body) == (state, granted.fence, "b")
+
+    @pytest.mark.parametrize("state", ENDED)
+    async def test_refuses_the_end_of_a_released_claim_that_was_taken_over(
+        self, bench: Bench, state: State
+    ) -> None:
+        """Once another job has the key, the run that released it has no say any more."""
+        await bench.claim(token="t")
+        await bench.settle(State.INTERRUPTED)
+        holder = await bench.claim("two", "u")
+        assert await bench.settle(state) == SettleReply(False, "two", holder.fence)
+
     async def test_keeps_the_fingerprint_of_the_claim(self, bench: Bench) -> None:
         """A settlement that names no fingerprint leaves the claim's."""
         await bench.claim(token="t", fingerprint="f")
