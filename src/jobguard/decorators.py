@@ -6,22 +6,15 @@ and the order of decorators does not matter. Settings are checked here, at decor
 
 from __future__ import annotations
 
-import functools
 import inspect
-import time
-import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Generic, Literal, Never, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, Never, ParamSpec, TypeVar, cast, overload
 
 from jobguard import policies
-from jobguard.adapters.base import arriving
-from jobguard.adapters.inprocess import LocalDelivery, warn_if_unprotected
-from jobguard.decision import attempts_of
 from jobguard.dlq import check_name
-from jobguard.engine import execute, recover
 from jobguard.errors import InvalidType, InvalidValue
-from jobguard.guard import active
-from jobguard.job import Duplicate, current_run, first_run
+from jobguard.guarding import Decorator, add_policy
+from jobguard.job import Duplicate
 from jobguard.policies import (
     DAY,
     DeadLettering,
@@ -37,13 +30,10 @@ from jobguard.policies import (
     Running,
     TimeLimit,
 )
-from jobguard.task import Body, Task, attach, guard_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
-A_co = TypeVar("A_co", covariant=True)
-Q_co = TypeVar("Q_co", bound=Policy, covariant=True)
 
 Template = str | tuple[str, ...]
 KeySetting = Template | Callable[..., object]
@@ -57,110 +47,6 @@ class _Unset:
 
 
 _UNSET = _Unset()
-
-_NAMES: dict[type, str] = {
-    Deduplication: "@deduplicated",
-    Retrying: "@retrying",
-    DeadLettering: "@dead_letter",
-    Fallback: "@fallback",
-    TimeLimit: "@time_limit",
-}
-
-
-class Decorator(Generic[Q_co, A_co]):
-    """A policy `Q_co` on its way to a function.
-
-    A call of the decorated function gives what the function returns or `A_co`: `Duplicate` where
-    a duplicate may be skipped, the answer of a fallback, else Never, which adds nothing.
-    """
-
-    __slots__ = ("policy",)
-
-    def __init__(self, policy: Q_co) -> None:
-        self.policy: Q_co = policy
-
-    def __call__(
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Callable[P, Coroutine[Any, Any, R | A_co]]:
-        return cast("Callable[P, Coroutine[Any, Any, R | A_co]]", add_policy(fn, self.policy))
-
-    def __repr__(self) -> str:
-        return f"{_NAMES[type(self.policy)]}({self.policy!r})"
-
-
-def add_policy(fn: Callable[..., object], *added: Policy) -> Body:
-    """A guarded function around what `fn` guards already, or around `fn`.
-
-    Raises:
-        InvalidType: `fn` is not a coroutine function.
-        InvalidValue: it has a policy of this kind already.
-    """
-    task = guard_of(fn)
-    if task is None:
-        _check_function(fn, added)
-        if isinstance(getattr(fn, "__jobguard__", None), Task):
-            warnings.warn(
-                f"another decorator stands between those of jobguard on {fn.__qualname__}: "
-                f"{_NAMES[type(added[0])]} starts a guard of its own around it; move the other decorator "
-                "above or below all of jobguard's",
-                stacklevel=3,
-            )
-        return make_wrapper(Task(cast(Body, fn), added))
-    present = {type(policy) for policy in task.policies}
-    for policy in added:
-        if type(policy) in present:
-            raise InvalidValue(
-                f"{_NAMES[type(policy)]} is on {task.fn.__qualname__} already; "
-                "write it once, with all its settings"
-            )
-    return make_wrapper(Task(task.fn, task.policies + added))
-
-
-def make_wrapper(task: Task) -> Body:
-    """The function that callers get. What is called most, a first run that succeeds, is kept short."""
-    fn, name, plan = task.fn, task.name, task.plan
-    attempts = attempts_of(plan, None)
-    retrying = plan.retrying
-    unclaimed = plan.deduplication is None and plan.time_limit is None
-    light = unclaimed and (retrying is None or retrying.deadline is None)
-    current, ticket, now = current_run, arriving, time.monotonic
-
-    @functools.wraps(fn)
-    async def guarded(*args: Any, **kwargs: Any) -> object:
-        arrived = ticket.get()
-        delivery = None if arrived is None else arrived.take()
-        if delivery is not None:
-            return await execute(task, active().runtime, delivery, args, kwargs)
-        if not light:
-            warn_if_unprotected(args, name)
-            return await execute(task, active().runtime, LocalDelivery(), args, kwargs)
-        # Nothing is claimed and nothing can expire: the store is needed only if this run fails.
-        run = [name, attempts, now(), None]
-        before = current.set(run)
-        try:
-            return await fn(*args, **kwargs)
-        except Exception as error:
-            failure = error
-        finally:
-            current.reset(before)
-        warn_if_unprotected(args, name)
-        return await recover(task, active().runtime, first_run(run), failure, args, kwargs)
-
-    attach(guarded, task)
-    return guarded
-
-
-def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
-    name = _NAMES[type(added[0])] if added else "jobguard"
-    if inspect.iscoroutinefunction(fn):
-        return
-    if isinstance(fn, (staticmethod, classmethod)):
-        kind = "staticmethod" if isinstance(fn, staticmethod) else "classmethod"
-        raise InvalidType(f"{name} goes below @{kind}, onto the function itself; it got {fn!r}")
-    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise InvalidType(f"{name} needs a coroutine function, not the generator {fn!r}; return a value once")
-    hint = "; a function that makes the key goes by keyword: key=..." if name == "@deduplicated" else ""
-    raise InvalidType(f"{name} needs a coroutine function (async def), not {fn!r}{hint}")
 
 
 @overload
@@ -229,13 +115,19 @@ def deduplicated(
         DuplicateJob, PayloadMismatch, ResultNotStored: when called; as chosen above.
         StoreUnavailable: when called; the store is out of reach and `on_store_error="raise"`.
     """
+    answers_later = policies.is_async(given)
     bare = isinstance(given, (staticmethod, classmethod)) or (
         inspect.isfunction(given) and given.__name__ != "<lambda>"
     )
     if given is not None and key is not None:
         raise InvalidType(f"deduplicated got two keys, {given!r} and key={key!r}; leave one out")
+    if answers_later and not bare:
+        raise InvalidType(
+            f"@deduplicated needs a coroutine function (async def), not {given!r}; "
+            "call it in an async def function and decorate that"
+        )
     policy = Deduplication(
-        key=key if bare or given is None else cast(KeySetting, given),
+        key=policies.plain("key", key) if bare or given is None else cast(KeySetting, given),
         scope=None if scope is None else _text("scope", scope),
         ttl=policies.seconds("ttl", ttl),
         running=policies.choice("running", running, ("skip", "wait", "raise", "defer")),
@@ -306,15 +198,15 @@ def retrying(
         RetriesExhausted: when called; no run is left and the last error was itself a request to
             run again (`RetryLater`, ARQ's `Retry`), or `GiveUp`; that one is its cause.
     """
-    given = not isinstance(attempts, _Unset)
+    given = True
+    if isinstance(attempts, _Unset):
+        attempts, given = Retrying().attempts, False
+    elif attempts is not None:
+        attempts = policies.count("attempts", attempts)
     policy = Retrying(
         on=policies.retry_on(on),
         never=policies.exception_types("never", never),
-        attempts=policies.count("attempts", attempts)
-        if given and attempts is not None
-        else None
-        if given
-        else 3,
+        attempts=attempts,
         attempts_given=given,
         backoff=Retrying().backoff if isinstance(backoff, _Unset) else policies.schedule("backoff", backoff),
         per=_per_error(per),
@@ -421,13 +313,19 @@ def _function(
 ) -> Callable[[Exception], Duration | None] | None:
     if value is not None and not callable(value):
         raise InvalidType(f"{name} must be a function from exception to seconds, not {value!r}")
-    return value
+    return policies.plain(name, value)
 
 
 def _per_error(per: Mapping[type[Exception], object] | None) -> tuple[tuple[type[Exception], Retrying], ...]:
     """The settings of `per`, each made by `retrying(...)`."""
     found: list[tuple[type[Exception], Retrying]] = []
+    if per is not None and not isinstance(per, Mapping):
+        raise InvalidType(f"per must be a dict from exception type to retrying(...), not {per!r}")
     for kind, settings in () if per is None else per.items():
+        if isinstance(kind, tuple):
+            raise InvalidType(
+                f"per must map one exception type each, not the tuple {kind!r}; write an entry for each"
+            )
         policies.exception_types("per", kind)
         policy = (
             cast("Decorator[Policy, object]", settings).policy

@@ -49,15 +49,13 @@ class JobGuard:
         codec: Codec | None = None,
         on_store_error: OnStoreError = "raise",
     ) -> None:
-        if not isinstance(store, Store):
-            raise InvalidType(f"store must have the methods of jobguard.stores.Store, not {store!r}")
         choice("on_store_error", on_store_error, ("raise", "run"))
         self.runtime: Runtime = make_runtime(
-            store,
+            check_store(store),
             namespace=check_name("namespace", namespace),
             lease=seconds("lease", lease),
-            hooks=_check_hooks(hooks),
-            codec=Codec() if codec is None else codec,
+            hooks=check_hooks(hooks),
+            codec=Codec() if codec is None else check_codec(codec),
             on_store_error=on_store_error,
         )
 
@@ -89,7 +87,21 @@ class JobGuard:
         return f"JobGuard({self.runtime.store!r}, namespace={self.runtime.namespace!r})"
 
 
-def _check_hooks(hooks: object) -> tuple[Hook, ...]:
+def check_store(store: object) -> Store:
+    """A store, as far as its methods tell."""
+    if not isinstance(store, Store):
+        raise InvalidType(f"store must have the methods of jobguard.stores.Store, not {store!r}")
+    return store
+
+
+def check_codec(codec: object) -> Codec:
+    """A codec: a wrong one would only show when the first result is to be stored."""
+    if not isinstance(codec, Codec):
+        raise InvalidType(f"codec must be a jobguard.codec.Codec, not {codec!r}; write codec=Codec()")
+    return codec
+
+
+def check_hooks(hooks: object) -> tuple[Hook, ...]:
     """Hooks that can be called: a wrong one would only show in the log, event after event."""
     if callable(hooks) or not isinstance(hooks, Iterable):
         raise InvalidType(f"hooks must be a tuple of hooks, not {hooks!r}; write hooks=(...,)")

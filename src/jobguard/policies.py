@@ -5,16 +5,18 @@ A record holds settings and says nothing of how they are carried out; the engine
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, TypeVar, cast
 
-from jobguard.backoff import Schedule, exponential
+from jobguard.backoff import Schedule, constant, exponential
 from jobguard.errors import InvalidType, InvalidValue
 
 C = TypeVar("C", bound=str)
+F = TypeVar("F")
 
 Duration = float | timedelta
 Running = Literal["skip", "wait", "raise", "defer"]
@@ -24,6 +26,8 @@ ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
 OnError = ExceptionTypes | Callable[[Exception], bool]
 
 DAY = 86_400.0
+LONGEST = 36_525 * DAY
+"""A hundred years in seconds: far more than any job needs, and still a time that every store can write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def seconds(name: str, value: object, *, least: float = 0.0, zero: bool = False)
 
     Raises:
         InvalidType: it is neither a number nor a timedelta.
-        InvalidValue: it is negative, not finite, or zero where `zero` is False.
+        InvalidValue: it is negative, not finite, over 100 years, or zero where `zero` is False.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
@@ -129,6 +133,10 @@ def seconds(name: str, value: object, *, least: float = 0.0, zero: bool = False)
     if not (least < number < float("inf") or (zero and number == least)):
         bound = f"{least:g} or more" if zero else f"more than {least:g}"
         raise InvalidValue(f"{name} must be a finite duration of {bound} seconds, not {value!r}")
+    if number > LONGEST:
+        raise InvalidValue(
+            f"{name} must be at most 100 years ({LONGEST:.0f} seconds), not {value!r}; lower it"
+        )
     return float(number)
 
 
@@ -169,9 +177,25 @@ def retry_on(value: object) -> OnError:
         return exception_types("on", cast(object, value))
     if not callable(value):
         raise InvalidType(f"on must be an exception type, a tuple of them or a predicate, not {value!r}")
-    if inspect.iscoroutinefunction(value):
+    if is_async(value):
         raise InvalidType(f"on must be a plain predicate, not the coroutine function {value!r}; write def")
     return cast("Callable[[Exception], bool]", value)
+
+
+def is_async(value: object) -> bool:
+    """Whether calling `value` gives a coroutine: a function, a partial of one, or an object."""
+    while isinstance(value, functools.partial):
+        value = cast("functools.partial[object]", value).func
+    if inspect.iscoroutinefunction(value):
+        return True
+    return callable(value) and inspect.iscoroutinefunction(type(value).__call__)
+
+
+def plain(name: str, value: F) -> F:
+    """A function whose call answers at once."""
+    if is_async(value):
+        raise InvalidType(f"{name} must be a plain function, not the coroutine function {value!r}; write def")
+    return value
 
 
 def schedule(name: str, value: object) -> Callable[[int], float]:
@@ -179,6 +203,5 @@ def schedule(name: str, value: object) -> Callable[[int], float]:
     if isinstance(value, Schedule):
         return value
     if callable(value):
-        return cast("Callable[[int], float]", value)
-    fixed = seconds(name, value, zero=True)
-    return lambda failure: fixed
+        return plain(name, cast("Callable[[int], float]", value))
+    return constant(seconds(name, value, zero=True))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from jobguard import dead_letter, retrying
+from jobguard.adapters.arq import protect
+from jobguard.errors import ConfigurationError
 from tests.arq.harness import Bench
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +31,42 @@ async def test_protect_takes_settings_in_every_form(bench: Bench, settings: str,
     assert isinstance(await bench.error(job), ValueError)
     assert (await bench.letter()).failures == runs
     assert len(bench.journal.runs("a")) == runs
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("hooks", print, repr(print)),
+        ("hooks", (1,), "1"),
+        ("hooks", 5, "5"),
+        ("defaults", retrying(), "defaults=(...,)"),
+        ("defaults", retrying, "defaults=(...,)"),
+        ("defaults", (5,), "5"),
+        ("store", "x", "'x'"),
+        ("codec", "x", "'x'"),
+    ],
+)
+@pytest.mark.parametrize("called", [True, False], ids=["on-settings", "as-decorator"])
+async def test_a_wrong_setting_is_refused_where_it_is_written(
+    called: bool, name: str, value: object, told: str
+) -> None:
+    """By name, before any worker starts."""
+    make: Any = protect
+    with pytest.raises(ConfigurationError) as caught:
+        make(*([{}] if called else []), **{name: value})
+    assert name in str(caught.value)
+    assert told in str(caught.value)
+
+
+async def test_defaults_may_redact_what_not_every_function_has() -> None:
+    """They are written for all functions, so one name too many is no slip."""
+
+    async def sends(ctx: object, content: str) -> None: ...
+    async def counts(ctx: object) -> None: ...
+
+    settings = {"functions": [sends, counts]}
+    protected = protect(settings, defaults=[dead_letter(redact=("content",))])
+    assert [each.name for each in protected["functions"]][:2] == [sends.__qualname__, counts.__qualname__]
 
 
 async def test_defaults_give_policies_to_functions_that_have_none(bench: Bench) -> None:
@@ -95,3 +136,11 @@ async def test_a_guarded_task_works_under_an_unprotected_worker_and_warns(bench:
     assert [await bench.result(job) for job in jobs] == ["a by run 2", "b by run 2"]
     assert [run["job_try"] for run in bench.journal.runs("a")] == [1, 1]
     assert "protect" in worker.output()
+
+
+async def test_an_unprotected_worker_is_warned_of_though_no_job_fails(bench: Bench) -> None:
+    """The first job of each task is enough."""
+    job = await bench.enqueue("guarded", "a", ["ok"])
+    worker = await bench.drain("styles.Unprotected")
+    assert await bench.result(job) == "a by run 1"
+    assert "its worker is not" in worker.output()

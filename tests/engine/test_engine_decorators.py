@@ -7,9 +7,10 @@ import functools
 import inspect
 import itertools
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, ParamSpec, TypeVar
 
+import anyio
 import pytest
 
 from jobguard import (
@@ -23,8 +24,8 @@ from jobguard import (
     retrying,
     time_limit,
 )
-from jobguard.events import DeadLettered, FellBack, RetryScheduled, Succeeded
-from tests.engine.harness import Bench, Events
+from jobguard.events import DeadLettered, FellBack, Interrupted, RetryScheduled, Succeeded
+from tests.engine.harness import Bench, Events, until
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -344,6 +345,76 @@ async def test_a_copied_guard_does_not_count() -> None:
     assert guard is task.__jobguard__  # type: ignore[attr-defined]
     assert guard.wrapper is task
     assert guard.wrapper is not copy
+
+
+# --- under a worker that nobody announced --------------------------------------------------------
+
+
+@pytest.mark.parametrize("decorator", [retrying, deduplicated(key="{x}")], ids=["light", "claiming"])
+async def test_a_call_by_an_unprotected_worker_is_warned_of_once_a_task(decorator: Any) -> None:
+    """Also if the body succeeds."""
+
+    async def task(ctx: dict[str, object], x: int) -> int:
+        return x
+
+    decorated = decorator(task)
+    with pytest.warns(UserWarning, match="its worker is not"):
+        assert await decorated({"job_id": "a", "job_try": 1}, 1) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert await decorated({"job_id": "b", "job_try": 1}, 2) == 2
+
+
+# --- a first run without a claim that is cancelled -----------------------------------------------
+
+
+async def test_a_cancelled_run_without_a_claim_is_an_event(events: Events) -> None:
+    """Nothing is recorded, and the cancellation goes on."""
+    jobs = []
+
+    @retrying
+    async def task(x: int) -> None:
+        jobs.append(current_job().id)
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(task, 1)
+        await until(lambda: jobs)
+        group.cancel_scope.cancel()
+    assert group.cancel_scope.cancelled_caught
+    name = task.__jobguard__.name  # type: ignore[attr-defined]
+    assert events == [Interrupted(task=name, job=f"local:{jobs[0]}:0", attempt=1, recorded=False)]
+
+
+async def test_an_interpreter_exit_in_a_run_without_a_claim_is_no_interruption(events: Events) -> None:
+    """It ends the process, and is nobody's cancellation."""
+
+    @retrying
+    async def task(x: int) -> None:
+        raise Exit
+
+    with pytest.raises(Exit):
+        await task(1)
+    assert events == []
+
+
+class Exit(BaseException): ...
+
+
+def test_a_run_without_a_claim_that_is_thrown_away_is_closed_in_silence() -> None:
+    """Its coroutine may be closed where no event loop runs."""
+
+    class Pause:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    @retrying
+    async def waits(x: int) -> None:
+        await Pause()
+
+    coroutine = waits(1)
+    coroutine.send(None)
+    coroutine.close()
 
 
 # --- nested calls, and two guards ----------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobguard import (
+    JobGuard,
     constant,
     dead_letter,
     deduplicated,
@@ -21,6 +23,7 @@ from jobguard import (
     time_limit,
 )
 from jobguard.errors import ConfigurationError, JobGuardError
+from jobguard.stores.memory import MemoryStore
 
 
 async def task(ctx: object, message_id: str, text: str = "") -> str:
@@ -98,6 +101,17 @@ def test_only_coroutine_functions_are_decorated(
     assert getattr(fn, "__name__", "") in message
 
 
+@pytest.mark.parametrize("value", [functools.partial(task, None), Callable_()], ids=["partial", "object"])
+@pytest.mark.parametrize("decorator", [deduplicate, retry, retry(attempts=2)], ids=["key", "bare", "called"])
+def test_what_is_called_like_a_coroutine_function_and_is_none_is_refused(
+    decorator: Any, value: object
+) -> None:
+    """A partial or an object has no name of its own; `@deduplicated` does not take it for a key either."""
+    message = refused(lambda: decorator(value))
+    assert repr(value) in message
+    assert "async def" in message
+
+
 @pytest.mark.parametrize("value", [1, "task", None, [].append], ids=["int", "str", "None", "builtin"])
 def test_something_that_is_no_function_at_all_is_refused(value: object) -> None:
     """By the called form, which takes only functions."""
@@ -171,7 +185,11 @@ def test_a_function_without_parameters_needs_a_key() -> None:
     assert "key" in message
 
 
-@pytest.mark.parametrize("make", [lambda: None, lambda a, b, c, d: None, task], ids=["none", "four", "async"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: None, lambda a, b, c, d: None, task, Callable_(), functools.partial(task, None)],
+    ids=["none", "four", "async", "async-object", "async-partial"],
+)
 def test_a_key_function_that_cannot_be_called_is_refused(make: object) -> None:
     """It gets the call's arguments, at once."""
     assert "key" in refused(lambda: deduplicate(key=make)(task))
@@ -207,6 +225,35 @@ def test_a_wrong_duration_is_refused(name: str, make: Callable[[Any], object], v
     message = refused(lambda: make(value))
     assert name in message
     assert repr(value) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *DURATIONS[:3],
+        ("max_retry_after", lambda value: retry(max_retry_after=value)),
+        ("backoff", lambda value: retry(backoff=value)),
+        ("lease", lambda value: JobGuard(MemoryStore(), lease=value)),
+    ],
+    ids=["ttl", "seconds", "deadline", "max_retry_after", "backoff", "lease"],
+)
+@pytest.mark.parametrize(
+    "value", [1e16, 10**400, timedelta(days=36_526)], ids=["float", "whole-number", "timedelta"]
+)
+def test_a_duration_over_a_hundred_years_is_refused(
+    name: str, make: Callable[[Any], object], value: object
+) -> None:
+    """No store could write when it ends. A hundred years are allowed."""
+    message = refused(lambda: make(value))
+    assert name in message
+    assert repr(value) in message
+    assert "100 years" in message
+    make(timedelta(days=36_525))
+
+
+def test_a_fixed_delay_is_a_constant_schedule() -> None:
+    """It is shown as one, too."""
+    assert retrying(backoff=5).policy.backoff == constant(5)
 
 
 @pytest.mark.parametrize("make", [constant, lambda value: retry(backoff=value)], ids=["constant", "backoff"])
@@ -341,6 +388,34 @@ def test_settings_per_error_are_made_by_retrying(value: object) -> None:
     assert repr(value) in message
 
 
+@pytest.mark.parametrize(
+    "value", [[(ValueError, retrying())], retrying(), 5], ids=["list", "retrying", "int"]
+)
+def test_settings_per_error_are_a_dict(value: object) -> None:
+    """From exception type to settings."""
+    message = refused(lambda: retry(per=value))
+    assert "per must be a dict" in message
+    assert repr(value) in message
+
+
+def test_several_types_in_one_entry_of_per_are_refused() -> None:
+    """They would never match; the message says to write an entry for each."""
+    message = refused(lambda: retry(per={(ValueError, OSError): retrying()}))
+    assert repr((ValueError, OSError)) in message
+    assert "entry for each" in message
+
+
+@pytest.mark.parametrize("name", ["backoff", "retry_after"])
+@pytest.mark.parametrize(
+    "value", [task, functools.partial(task, None), Callable_()], ids=["function", "partial", "object"]
+)
+def test_an_async_function_for_a_delay_is_refused(name: str, value: object) -> None:
+    """Its coroutine is no number of seconds."""
+    message = refused(lambda: retry(**{name: value}))
+    assert f"{name} must be a plain function" in message
+    assert repr(value) in message
+
+
 @pytest.mark.parametrize("value", [5, "header"], ids=repr)
 def test_retry_after_is_a_function(value: object) -> None:
     """From exception to seconds."""
@@ -366,12 +441,52 @@ def test_wrong_names_to_redact_are_refused(value: object) -> None:
     assert "redact" in refused(lambda: letter(redact=value))
 
 
+@pytest.mark.parametrize("name", ["nope", "nope.phone", "texts", ".text", "*text"])
+@pytest.mark.parametrize("below", [task, retrying(task)], ids=["function", "guarded"])
+def test_redacting_what_is_no_parameter_is_refused(name: str, below: Any) -> None:
+    """A slip of the pen would leave a secret in clear; the parameters there are are named."""
+    message = refused(lambda: letter(redact=("text", name))(below))
+    assert repr(name) in message
+    assert "ctx, message_id, text" in message
+
+
+def test_parts_and_the_rest_of_the_positional_arguments_can_be_redacted() -> None:
+    """By a path from a parameter, and by the name behind the star."""
+
+    async def with_rest(customer: object, *rest: object) -> None: ...
+
+    letter(redact=("customer.phone", "rest"))(with_rest)
+
+
+def test_a_function_that_takes_any_name_may_redact_any() -> None:
+    """It is not known which there will be."""
+
+    async def open_ended(message_id: str, **more: object) -> None: ...
+
+    letter(redact=("phone",))(open_ended)
+
+
 @pytest.mark.parametrize("value", [None, 0, "no"], ids=repr)
 def test_payload_is_true_or_false(value: object) -> None:
     """Nothing else."""
     message = refused(lambda: letter(payload=value))
     assert "payload" in message
     assert repr(value) in message
+
+
+# --- guards -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("codec", "x"), ("codec", 0), ("hooks", print), ("hooks", (1,)), ("hooks", 5), ("on_store_error", "x")],
+)
+def test_a_wrong_setting_of_a_guard_is_refused(name: str, value: object) -> None:
+    """When the guard is made, not when a job needs it."""
+    make: Any = JobGuard
+    message = refused(lambda: make(MemoryStore(), **{name: value}))
+    assert name in message
+    assert repr(value[0] if isinstance(value, tuple) else value) in message
 
 
 # --- positional ----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from jobguard import (
     time_limit,
 )
 from jobguard.backoff import Schedule
-from jobguard.decorators import Decorator
+from jobguard.guarding import Decorator
 from jobguard.policies import DeadLettering, Deduplication, Fallback, Policy, Retrying, TimeLimit
 
 
@@ -44,6 +44,10 @@ def asked_for_timedelta(error: Exception) -> timedelta:
 
 def squares(failure: int) -> float:
     return failure**2
+
+
+async def no_seconds(failure: int) -> float:
+    return failure
 
 
 class Doubling:
@@ -91,6 +95,7 @@ def schedules() -> None:
     retrying(backoff=Doubling())
     retrying(backoff=5)
     retrying(backoff=timedelta(seconds=5))
+    retrying(backoff=no_seconds)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     retrying(backoff="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     exponential(jitter="some")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

@@ -24,11 +24,11 @@ from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.worker import Context, Entry, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
 from jobguard.codec import Codec
-from jobguard.decorators import Decorator, add_policy, make_wrapper
 from jobguard.dlq import check_name
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.events import Hook
-from jobguard.guard import JobGuard
+from jobguard.guard import JobGuard, check_codec, check_hooks, check_store
+from jobguard.guarding import Decorator, add_policy, make_wrapper
 from jobguard.policies import DAY, Duration, Policy, choice, seconds
 from jobguard.runtime import OnStoreError
 from jobguard.stores.base import Store
@@ -118,12 +118,12 @@ def protect(
     choice("on_store_error", on_store_error, ("raise", "run"))
     protection = functools.partial(
         Protection,
-        store=store,
+        store=None if store is None else check_store(store),
         namespace=check_name("namespace", namespace),
         lease=seconds("lease", lease),
         defaults=_policies_of(defaults),
-        hooks=tuple(hooks),
-        codec=codec,
+        hooks=check_hooks(hooks),
+        codec=None if codec is None else check_codec(codec),
         on_store_error=on_store_error,
     )
 
@@ -139,9 +139,13 @@ def protect(
     return apply if settings is None else apply(settings)
 
 
-def _policies_of(decorators: Iterable[object]) -> tuple[Policy, ...]:
+def _policies_of(decorators: object) -> tuple[Policy, ...]:
+    if not isinstance(decorators, Iterable):
+        raise InvalidType(
+            f"defaults must be a tuple of decorators, not {decorators!r}; write defaults=(...,)"
+        )
     policies: dict[type, Policy] = {}
-    for decorator in decorators:
+    for decorator in cast("Iterable[object]", decorators):
         if not isinstance(decorator, Decorator):
             raise InvalidType(f"defaults must be decorators such as retrying(attempts=5), not {decorator!r}")
         policy = cast("Decorator[Policy, object]", decorator).policy
@@ -256,7 +260,7 @@ class Protection:
         call = cast("Callable[..., Awaitable[object]]", function.coroutine)
         task = _task_below(call)
         if task is None and self._defaults:
-            call = add_policy(call, *self._defaults)
+            call = add_policy(call, *self._defaults, shared=True)
             task = _task_below(call)
         entry = Entry(function.name, call, task, self._terms(function, cron=cron), cron)
         if task is not None:
