@@ -160,8 +160,7 @@ def _check_redacted(fn: Callable[..., object], added: tuple[Policy, ...]) -> Non
 
 def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
     name = _NAMES[type(added[0])] if added else "jobguard"
-    partial = isinstance(fn, functools.partial)
-    if inspect.iscoroutinefunction(fn) and not partial:
+    if inspect.iscoroutinefunction(fn) and hasattr(fn, "__qualname__"):  # a partial has no name
         return
     if isinstance(fn, (staticmethod, classmethod)):
         kind = "staticmethod" if isinstance(fn, staticmethod) else "classmethod"

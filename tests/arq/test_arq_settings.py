@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from arq.worker import Function
 
 from jobguard import dead_letter, retrying
 from jobguard.adapters.arq import protect
@@ -64,9 +65,10 @@ async def test_defaults_may_redact_what_not_every_function_has() -> None:
     async def sends(ctx: object, content: str) -> None: ...
     async def counts(ctx: object) -> None: ...
 
-    settings = {"functions": [sends, counts]}
+    settings: dict[str, Any] = {"functions": [sends, counts]}
     protected = protect(settings, defaults=[dead_letter(redact=("content",))])
-    assert [each.name for each in protected["functions"]][:2] == [sends.__qualname__, counts.__qualname__]
+    functions: list[Function] = protected["functions"]
+    assert [each.name for each in functions][:2] == [sends.__qualname__, counts.__qualname__]
 
 
 async def test_defaults_give_policies_to_functions_that_have_none(bench: Bench) -> None:
