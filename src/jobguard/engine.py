@@ -242,7 +242,7 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
         await settle(case, State.FAILED, case.event(events.Failed, reason=reason, error=told), body=told)
     with suppress(Exception):  # an exception class may refuse notes
         error.add_note(
-            f"jobguard: attempt {case.history.runs} of {case.task.name}, "
+            f"jobguard: attempt {max(case.history.runs, 1)} of {case.task.name}, "
             f"{case.elapsed:.3g} s after the first began"
         )
     exhausted = control_flow and not isinstance(error, Discard)

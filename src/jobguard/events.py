@@ -181,6 +181,8 @@ class OutcomeLost(Event):
 class DefaultStoreUsed(Event):
     """No `JobGuard` is active: records are kept in this process's memory only."""
 
+    cure: str = "enter 'async with JobGuard(store)', or protect the worker that runs the task"
+
 
 class Hook(Protocol):
     """Receives every event. Called in the task in which it happened."""

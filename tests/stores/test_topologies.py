@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 import trustme
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -255,3 +256,11 @@ def test_shows_no_credentials_of_itself() -> None:
     """A store's repr names its kind of client only."""
     store = RedisStore.from_url("redis://user:s3cr3t@localhost:1/0")
     assert repr(store) == "RedisStore(Redis)"
+
+
+@pytest.mark.parametrize("client", ["redis://:secret@localhost", redis.Redis()])
+def test_what_is_no_asyncio_client_is_refused(client: object) -> None:
+    """A URL, or redis-py's blocking client, is an error that names the cure and no password."""
+    with pytest.raises(InvalidType, match="from_url") as refused:
+        RedisStore(client)  # type: ignore[arg-type]
+    assert "secret" not in str(refused.value)

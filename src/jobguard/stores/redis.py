@@ -9,6 +9,9 @@ from importlib.resources import files
 from math import ceil
 from typing import Any
 
+from redis.asyncio import Redis, RedisCluster
+
+from jobguard.errors import InvalidType
 from jobguard.stores.base import (
     Claim,
     ClaimReply,
@@ -54,6 +57,11 @@ class RedisStore:
     """
 
     def __init__(self, client: Client) -> None:
+        if not isinstance(client, (Redis, RedisCluster)):
+            raise InvalidType(
+                f"client must be an asyncio client of redis-py (redis.asyncio), not {type(client)!r}; "
+                "for a URL use RedisStore.from_url(url)"
+            )
         self._client = client
         self._owned: list[Client] = []
         self._batcher = Batcher(client)
