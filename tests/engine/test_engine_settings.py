@@ -407,7 +407,9 @@ def test_several_types_in_one_entry_of_per_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["backoff", "retry_after"])
 @pytest.mark.parametrize(
-    "value", [task, functools.partial(task, None), Callable_()], ids=["function", "partial", "object"]
+    "value",
+    [task, functools.partial(task, None), Callable_(), functools.partial(Callable_())],
+    ids=["function", "partial", "object", "partial-of-object"],
 )
 def test_an_async_function_for_a_delay_is_refused(name: str, value: object) -> None:
     """Its coroutine is no number of seconds."""
