@@ -71,6 +71,8 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
         while answer is None:
             answer = await once(case)
         return answer.value
+    except GeneratorExit:
+        raise  # closed unfinished, where there may be no event loop to ask about anything
     except anyio.get_cancelled_exc_class():
         await interrupted(case)
         raise

@@ -153,3 +153,9 @@ def test_settings_that_make_no_sense_are_refused(given: Any, options: dict[str, 
     with pytest.raises((InvalidType, InvalidValue)) as caught:
         protect(given, **options)
     assert isinstance(caught.value, JobGuardError)
+
+
+async def test_settings_without_a_function_are_still_arqs_error() -> None:
+    """Protecting does not hide that there is nothing to run: every job would be a dead letter."""
+    with pytest.raises(RuntimeError, match="at least one function"):
+        create_worker(protect({"functions": []}))

@@ -216,10 +216,11 @@ class Protection:
             self._protect_function(arq_function(each)) for each in settings.get("functions", ())
         ]
         self._cron_jobs = [self._protect_cron(each) for each in settings.get("cron_jobs") or ()]
-        catch_all = Function(
-            CATCH_ALL, cast("WorkerCoroutine", make_wrapper(undeliverable_task())), None, None, None, None
-        )
-        self._functions.append(self._protect_function(catch_all))
+        if self._entries:  # else ARQ is to say that there is nothing to run
+            catch_all = Function(
+                CATCH_ALL, cast("WorkerCoroutine", make_wrapper(undeliverable_task())), None, None, None, None
+            )
+            self._functions.append(self._protect_function(catch_all))
         self._read = reading(settings.get("job_deserializer"), frozenset(self._entries) - {CATCH_ALL})
         self._write = writing(settings.get("job_serializer"), self._ended_unseen)
 
