@@ -24,17 +24,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import anyio
 
 from jobguard.backoff import exponential
-from jobguard.codec import Codec, clip, preview
-from jobguard.errors import InvalidType
-from jobguard.guard import delivering
+from jobguard.codec import Codec, clip, preview, printable
+from jobguard.errors import InvalidType, StoreError
+from jobguard.guard import JobGuard, delivering
 from jobguard.history import add_failure, pack, unpack
 from jobguard.job import AttemptError, History, JobRef
 from jobguard.keys import compile_key
 from jobguard.letters import MESSAGE_LIMIT, End, message_of, to_text, type_name, write_letter
+from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering, Duration, seconds
-from jobguard.stores.base import Claim, LetterQueue, Settlement, State, Store, Verdict
+from jobguard.stores.base import Claim, LetterQueue, Settlement, State, Verdict
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -67,13 +71,13 @@ async def is_job_already_processed(ctx: Context, job_key: str) -> bool:
     """
     work = _work(ctx, job_key)
     claim = Claim(work.key, work.job.identity, work.token, LEASE, UNFINISHED)
-    reply = await work.store.claim(claim)
+    reply = await work.guard.store.claim(claim)
     if reply.verdict is Verdict.BUSY:
         # An earlier delivery of this job has released the claim under this token. A new one on the
         # job's own record lets it be claimed again.
         released = work.settlement(State.INTERRUPTED, history=reply.history)
-        await work.store.settle(released._replace(token=secrets.token_urlsafe(9)))
-        reply = await work.store.claim(claim)
+        await work.guard.store.settle(released._replace(token=secrets.token_urlsafe(9)))
+        reply = await work.guard.store.claim(claim)
     return reply.verdict not in (Verdict.GRANTED, Verdict.ENDED)
 
 
@@ -99,7 +103,8 @@ async def log_job_failure(
         error: what failed.
         attempt: which attempt it was, 1-based.
         max_attempts: how many there are.
-        details: more for the log line; every value is `repr`ed.
+        details: more for the log line; every value is `repr`ed. Like the error, they are cut to
+            2,048 characters, and what could break the line is escaped.
     """
     work = _work(ctx, job_key)
     logger.warning(
@@ -108,15 +113,18 @@ async def log_job_failure(
         job_key,
         attempt,
         max_attempts,
-        repr(error),
-        " ".join(f"{name}={value!r}" for name, value in details.items()),
+        _shown(repr(error)),
+        _shown(" ".join(f"{name}={value!r}" for name, value in details.items())),
     )
     history = add_failure(await work.history(), _attempt_error(attempt, error))
     await work.settle(work.settlement(State.INTERRUPTED, history=pack(history, 0.0)))
 
 
 async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception, **details: object) -> str:
-    """Keep the job in the dead letter queue `"default"` and end the claim.
+    """End the claim and keep the job in the dead letter queue `"default"`.
+
+    Both are tried together for as long as a lease lasts. If another job has taken the claim over
+    meanwhile, the work is that job's: this is logged, and no letter is kept.
 
     Args:
         ctx: what the worker handed to the task.
@@ -125,7 +133,10 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
         details: kept in the letter's preview.
 
     Returns:
-        The letter's id; the same one each time this job is moved.
+        The letter's id; the same one each time this job is moved, also where no letter was kept.
+
+    Raises:
+        StoreUnavailable: the store does not answer. Called again, it goes on where it ended.
     """
     work = _work(ctx, job_key)
     raw = await ctx["redis"].get(f"arq:job:{work.job.id}")
@@ -142,8 +153,17 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
     letter = write_letter(end, DeadLettering(QUEUE), Codec(), None)
     letter = replace(letter, preview=preview((), {"job_key": job_key, **details}, (), ()))
     text = to_text(letter)
-    await work.settle(work.settlement(State.DEAD_LETTER, body=text))
-    await work.store.put_letter(LetterQueue(NAMESPACE, QUEUE), letter.id, text)
+    settlement = work.settlement(State.DEAD_LETTER, body=text)
+
+    async def move() -> None:
+        if await work.settle(settlement):
+            await work.guard.store.put_letter(LetterQueue(NAMESPACE, QUEUE), letter.id, text)
+
+    def failed(error: StoreError) -> None:
+        logger.warning("moving job %r to the dead letters failed: %s", work.job.id, _shown(repr(error)))
+
+    runtime = work.guard.runtime
+    await persist(move, failed, anyio.current_time() + runtime.lease, runtime.background)
     return letter.id
 
 
@@ -158,7 +178,7 @@ _DELAYS = exponential(30, cap=600, jitter=None)
 class _Work(NamedTuple):
     """A key and the job that asks for it. The token is the same for every delivery of a job."""
 
-    store: Store
+    guard: JobGuard
     key: str
     job: JobRef
     token: str
@@ -172,7 +192,7 @@ class _Work(NamedTuple):
         )  # fmt: skip
 
     async def settle(self, settlement: Settlement) -> bool:
-        reply = await self.store.settle(settlement)
+        reply = await self.guard.store.settle(settlement)
         if not reply.accepted:
             logger.warning(
                 "%s of job %r was refused: %r holds the key",
@@ -183,7 +203,7 @@ class _Work(NamedTuple):
         return reply.accepted
 
     async def history(self) -> History:
-        record = await self.store.look_up(self.key)
+        record = await self.guard.store.look_up(self.key)
         if record is None or record.owner != self.job.identity:
             return History()
         return unpack(record.history, record.elapsed)[0]
@@ -192,17 +212,33 @@ class _Work(NamedTuple):
 def _work(ctx: Context, job_key: str) -> _Work:
     if not isinstance(job_key, str):
         raise InvalidType(f"job_key must be a string, not {job_key!r}")
-    guard = delivering.get()
-    if guard is not None:
-        store = guard.store
-    else:
-        from jobguard.stores.redis import RedisStore
-
-        store = RedisStore(ctx["redis"])
     pool: ArqRedis = ctx["redis"]
+    guard = delivering.get() or _guard_of(pool)
     job = JobRef(pool.default_queue_name, ctx["job_id"], int(ctx["enqueue_time"].timestamp() * 1000))
     digest = _make_key((job_key,), {}).digest
-    return _Work(store, f"{NAMESPACE}:{digest}", job, f"by-hand:{job.id}:{job.enqueued_ms}")
+    return _Work(guard, f"{NAMESPACE}:{digest}", job, f"by-hand:{job.id}:{job.enqueued_ms}")
+
+
+_guards: WeakKeyDictionary[ArqRedis, JobGuard] = WeakKeyDictionary()
+
+
+def _guard_of(pool: ArqRedis) -> JobGuard:
+    """The guard of a bare worker: one for all of its jobs, as every store keeps connections."""
+    guard = _guards.get(pool)
+    if guard is None:
+        from redis.asyncio import Redis
+
+        from jobguard.stores.redis import RedisStore
+
+        # A client of its own, over the same connections: a guard that held its key would keep it for ever.
+        client = Redis(connection_pool=pool.connection_pool)
+        guard = _guards[pool] = JobGuard(RedisStore(client), namespace=NAMESPACE)
+    return guard
+
+
+def _shown(text: str) -> str:
+    """Text that stays in its line of the log, and leaves room for others."""
+    return clip(printable(clip(text, MESSAGE_LIMIT)), MESSAGE_LIMIT)
 
 
 def _by_hand(job_key: str) -> None:

@@ -32,6 +32,9 @@ async def test_a_job_aborted_while_it_runs_ends_and_frees_its_key(bench: Bench, 
     assert await aborted(job)
     await wait_until(lambda: bench.journal.entries("Failed"))
     assert [entry["reason"] for entry in bench.journal.entries("Failed")] == ["aborted"]
+    assert [entry["task"] for entry in bench.journal.entries("Failed")] == [task]
+    run_key = bench.journal.runs("a")[0]["key"]
+    assert [entry["key"] for entry in bench.journal.entries("Failed")] == [run_key]
     assert len(bench.journal.entries("cancelled", "a")) == 1
     await assert_free(bench, task)
     assert await bench.letters() == []

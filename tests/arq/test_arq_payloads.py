@@ -62,6 +62,34 @@ async def test_an_undecodable_payload_becomes_a_dead_letter_with_its_bytes(bench
     assert await bench.leftovers() == []
 
 
+async def test_two_undecodable_payloads_under_one_id_leave_two_letters(bench: Bench) -> None:
+    """Nobody knows when they were enqueued; their bytes tell them apart."""
+    for payload in (b"\x80first", b"\x80second"):
+        await bench.pool.set("arq:job:broken", payload)
+        await bench.pool.zadd("arq:queue", {"broken": 1})
+        await bench.drain(keep_result=0)
+    letters = await bench.letters()
+    assert [letter.job_id for letter in letters] == ["broken", "broken"]
+    assert all("first" not in letter.error_message + letter.traceback for letter in letters)
+
+
+async def test_two_expired_jobs_of_one_id_leave_two_letters(bench: Bench) -> None:
+    """Each is a job of its own."""
+    for _ in range(2):
+        await bench.pool.zadd("arq:queue", {"gone": 1})
+        await bench.drain(keep_result=0)
+    assert [letter.job_id for letter in await bench.letters()] == ["gone", "gone"]
+
+
+async def test_a_long_name_of_a_function_is_cut(bench: Bench) -> None:
+    """The name is whatever somebody enqueued."""
+    await bench.enqueue("f" * 5_000)
+    await bench.drain()
+    letter = await bench.letter()
+    assert len(letter.task) <= 200
+    assert len(letter.error_message) < 400
+
+
 async def test_json_serialisers_carry_jobs_results_and_duplicates(bench: Bench) -> None:
     """The user's serialisers serve for payloads and results alike; a `Duplicate` passes through."""
     settings = RedisSettings(unix_socket_path=bench.environ["TEST_SOCKET"])

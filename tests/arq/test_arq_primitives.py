@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
+from jobguard.primitives import (
+    is_job_already_processed,
+    log_job_failure,
+    mark_job_as_processed,
+    move_to_dead_letter_queue,
+)
+from jobguard.stores.base import State
 from tests.arq.harness import Bench, wait_until
 
 pytestmark = pytest.mark.anyio
+DLQ = (b":entries", b":by_time", b":dlq")
 WORKERS = pytest.mark.parametrize("worker", ["classic.Bare", "classic.Protected"])
 
 
@@ -59,7 +70,58 @@ async def test_after_the_last_attempt_the_job_is_moved_and_its_error_goes_on(
     assert (letter.job_id, letter.reason, letter.error_type) == (job.job_id, "moved", "ValueError")
     assert [attempt.attempt for attempt in letter.attempts] == [1, 2, 3]
     assert letter.payload is not None
+    [key] = [name async for name in bench.pool.scan_iter(match="jobguard:*") if not name.endswith(DLQ)]
+    record = await bench.guard.store.look_up(key.decode())
+    assert record is not None
+    assert record.state is State.DEAD_LETTER
     assert await bench.leftovers() == []
     later = await bench.enqueue("classic", "a", ["ok"])
     await bench.drain(worker)
     assert await bench.result(later) == "a by run 4"
+
+
+def context(bench: Bench, job_id: str) -> dict[str, Any]:
+    """What a bare worker hands to a task."""
+    return {"redis": bench.pool, "job_id": job_id, "enqueue_time": datetime(2024, 1, 1, tzinfo=UTC)}
+
+
+async def test_a_job_that_logged_a_failure_may_still_succeed(bench: Bench) -> None:
+    """The success is recorded, so that other jobs see it."""
+    ctx = context(bench, "one")
+    assert not await is_job_already_processed(ctx, "k")
+    await log_job_failure(ctx, "k", ValueError(), 1, 3)
+    assert await mark_job_as_processed(ctx, "k")
+    assert await is_job_already_processed(context(bench, "two"), "k")
+
+
+async def test_a_job_whose_work_was_taken_over_leaves_no_letter(bench: Bench) -> None:
+    """The work is the other job's by then."""
+    ctx = context(bench, "one")
+    await is_job_already_processed(ctx, "k")
+    await log_job_failure(ctx, "k", ValueError(), 1, 3)
+    assert not await is_job_already_processed(context(bench, "two"), "k")
+    assert await move_to_dead_letter_queue(ctx, "k", ValueError())
+    assert await bench.letters() == []
+
+
+async def test_calls_of_a_bare_worker_share_one_connection(bench: Bench) -> None:
+    """A store of its own for each call would keep a connection for each."""
+    ctx = context(bench, "one")
+    for _ in range(5):
+        await is_job_already_processed(ctx, "k")
+    assert len(bench.pool.connection_pool._in_use_connections) == 1
+
+
+async def test_what_a_failure_says_stays_in_its_line_of_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither an error's own `repr` nor a detail's name can forge a line or flood the log."""
+
+    class Odd(Exception):
+        def __repr__(self) -> str:
+            return "odd\nforged" + "x" * 10_000
+
+    await log_job_failure(context(bench, "one"), "k", Odd(), 1, 3, **{"a\nb": "y" * 10_000})
+    [message] = [record.getMessage() for record in caplog.records if "failed on attempt" in record.message]
+    assert "\n" not in message
+    assert len(message) < 5_000

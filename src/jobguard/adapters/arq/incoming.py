@@ -16,12 +16,15 @@ from typing import Any
 from arq.jobs import Deserializer, Serializer
 from arq.worker import JobExecutionFailed
 
+from jobguard.codec import clip
 from jobguard.leases import Held
 
 CATCH_ALL = "jobguard:undeliverable"
 """Name of the function that receives what no registered function can."""
 EXPIRED = "job expired"
 """What ARQ says of a queue entry whose payload has gone."""
+NAME_LIMIT = 200
+"""Characters of a task's name that are kept: it is whatever somebody enqueued."""
 
 
 @dataclass(slots=True)
@@ -64,7 +67,7 @@ def reading(deserializer: Deserializer | None, names: Collection[str]) -> Deseri
         except Exception as error:
             incoming.set(Incoming(raw, None, None, 0, error))
             return {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}
-        incoming.set(Incoming(raw, name, job["t"], enqueued_ms))
+        incoming.set(Incoming(raw, clip(name, NAME_LIMIT), job["t"], enqueued_ms))
         return job if name in names else {**job, "f": CATCH_ALL}
 
     return read
@@ -105,7 +108,7 @@ def writing(serializer: Serializer | None, ended: Callable[[EndedUnseen], None])
                         job_id=data["id"],
                         queue=data["q"],
                         expired=expired,
-                        task=None if expired else data["f"],
+                        task=None if expired else clip(str(data["f"]), NAME_LIMIT),
                         args=tuple(data["a"]),
                         kwargs=dict(data["k"]),
                         enqueued_ms=data["et"],

@@ -7,7 +7,8 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from arq.constants import in_progress_key_prefix
@@ -23,7 +24,8 @@ from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import NO_HISTORY, JobRef
 from jobguard.leases import Heartbeat, Held, now
-from jobguard.letters import End, letter_id, to_text, write_letter
+from jobguard.letters import End, letter_id, to_text, type_name, write_letter
+from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering
 from jobguard.stores.base import Settlement, State
 from jobguard.task import Task
@@ -38,6 +40,8 @@ FIRST_LEASE = 0.9
 
 LEAVE_BOUND = 2.0
 """Seconds that leaving a lost job to its holder may hold a cancellation up."""
+
+T = TypeVar("T")
 
 Context = dict[Any, Any]
 
@@ -164,7 +168,7 @@ class RunningWorker:
             self.pool,
             held,
             self._lease,
-            ref=JobRef(self.queue, ctx["job_id"], job.enqueued_ms),
+            ref=JobRef(self.queue, ctx["job_id"], job.enqueued_ms, _salt(job)),
             task=UNKNOWN if job.task is None else job.task,
             number=max(ctx["job_try"] - earlier, 1),
             terms=entry.terms,
@@ -182,24 +186,42 @@ class RunningWorker:
         try:
             score = await self.pool.zscore(self.queue, delivery.ref.id)
             if delivery.settlement is not None and score is None:
-                await self._aborted(delivery.settlement)
+                await self._aborted(delivery.settlement, self._entries.get(delivery.task or ""))
             elif delivery.lost:
                 await self._bury_ghost(delivery)
-            elif ctx["job_id"] in self._cron_marks(delivery):
+            elif self._is_cron(delivery):
                 # ARQ keeps a cron job's mark for a minute, which would hold its retry up.
                 await self.pool.delete(in_progress_key_prefix + delivery.ref.id)
         except (RedisError, OSError, StoreError) as error:
             logger.warning("clearing up after job %r failed: %r", delivery.ref.id, error)
 
-    def _cron_marks(self, delivery: ArqDelivery) -> tuple[str, ...]:
+    def _is_cron(self, delivery: ArqDelivery) -> bool:
         entry = self._entries.get(delivery.task or "")
-        return (delivery.ref.id,) if entry is not None and entry.cron else ()
+        return entry is not None and entry.cron
 
-    async def _aborted(self, settlement: Settlement) -> None:
+    async def _aborted(self, settlement: Settlement, entry: Entry | None) -> None:
         """A cancelled job that is not in its queue any more was aborted: it ends, and frees its key."""
         ended = settlement._replace(state=State.FAILED, keep=DAY, history="", body="aborted in its queue")
-        if (await self.guard.store.settle(ended)).accepted:
-            self.guard.runtime.emit(Failed(task="", job=settlement.owner, reason="aborted", error=""))
+        task = "" if entry is None else entry.name
+        failed = self._told(task, settlement.owner, "settle")
+        if (await self._persist(lambda: self.guard.store.settle(ended), failed)).accepted:
+            keyed = entry is not None and entry.task is not None and entry.task.make_key is not None
+            key = settlement.key.removeprefix(self.guard.runtime.record_key("")) if keyed else None
+            self.guard.runtime.emit(
+                Failed(task=task, job=settlement.owner, key=key, reason="aborted", error="")
+            )
+
+    async def _persist(self, write: Callable[[], Awaitable[T]], failed: Callable[[StoreError], None]) -> T:
+        """Write what no later run will, trying for as long as a lease lasts."""
+        return await persist(write, failed, now() + self._lease, self.guard.runtime.background)
+
+    def _told(self, task: str, job: str, operation: str) -> Callable[[Exception], None]:
+        """What tells hooks of a failure."""
+
+        def tell(error: Exception) -> None:
+            self.guard.runtime.emit(StoreFailed(task=task, job=job, operation=operation, error=repr(error)))
+
+        return tell
 
     async def _bury_ghost(self, delivery: ArqDelivery) -> None:
         """Remove the queue entry that a lost run's end created for a job that had ended elsewhere."""
@@ -216,7 +238,8 @@ class RunningWorker:
 
     async def _record_unseen(self, job: EndedUnseen) -> None:
         runtime = self.guard.runtime
-        ref = JobRef(job.queue, job.job_id, job.enqueued_ms)
+        # Nobody knows when an expired job was enqueued; each end of such an id is another job's.
+        ref = JobRef(job.queue, job.job_id, job.enqueued_ms, secrets.token_hex(8) if job.expired else "")
         try:
             if job.expired:
                 await self._expired(ref)
@@ -235,12 +258,14 @@ class RunningWorker:
                         state=State.FAILED,
                         lasts=0.0,
                         keep=DAY,
-                    )
+                    ),
+                    entry,
                 )
-        except (StoreError, TypeError) as error:
-            runtime.emit(
-                StoreFailed(task=job.task or "", job=ref.identity, operation="settle", error=repr(error))
-            )
+        except StoreError as error:  # hooks have been told of each try
+            logger.error("the end of job %r could not be recorded: %r", ref.id, error)
+        except Exception as error:  # a key function is the user's code
+            logger.error("the end of job %r could not be recorded: %s", ref.id, type_name(error))
+            self._told(job.task or "", ref.identity, "settle")(error)
 
     async def _expired(self, ref: JobRef) -> None:
         """Keep what is known of a job whose payload ran out before it could run."""
@@ -258,7 +283,11 @@ class RunningWorker:
         )
         policy = DeadLettering()
         letter = write_letter(end, policy, runtime.codec, None)
-        await runtime.store.put_letter(runtime.letter_queue(policy.queue), letter.id, to_text(letter))
+        queue, text = runtime.letter_queue(policy.queue), to_text(letter)
+        await self._persist(
+            lambda: runtime.store.put_letter(queue, letter.id, text),
+            self._told(UNKNOWN, ref.identity, "put_letter"),
+        )
         runtime.emit(
             DeadLettered(
                 task=UNKNOWN,
@@ -298,6 +327,11 @@ def _mark_lost(delivery: ArqDelivery) -> LeaseLost:
     return LeaseLost(f"the mark of job {delivery.ref.id!r} ended while it ran")
 
 
+def _salt(job: Incoming) -> str:
+    """What tells payloads of one id apart whose time of enqueueing cannot be read."""
+    return "" if job.error is None else blake2b(job.raw, digest_size=8).hexdigest()
+
+
 UNKNOWN = "<unknown>"
 
 
@@ -305,7 +339,8 @@ async def undeliverable(ctx: Context, /, *args: Any, **kwargs: Any) -> None:
     """The body of the catch-all: says why the job cannot be run, and so has it dead-lettered."""
     job = incoming.get()
     if job is not None and job.error is not None:
-        raise Undeliverable("undecodable", f"the payload cannot be decoded: {job.error!r}") from job.error
+        # Without its cause: the error's text may hold the payload's bytes, which a letter keeps apart.
+        raise Undeliverable("undecodable", f"the payload cannot be decoded: {type_name(job.error)}")
     name = None if job is None else job.task
     raise Undeliverable("unknown_task", f"no function {name!r} is registered with this worker")
 
