@@ -231,7 +231,8 @@ def _guard_of(pool: ArqRedis) -> JobGuard:
         from jobguard.stores.redis import RedisStore
 
         # A client of its own, over the same connections: a guard that held its key would keep it for ever.
-        client = Redis(connection_pool=pool.connection_pool)
+        connections: Any = pool.connection_pool  # redis-py's mixins annotate the blocking pool as well
+        client = Redis(connection_pool=connections)
         guard = _guards[pool] = JobGuard(RedisStore(client), namespace=NAMESPACE)
     return guard
 
