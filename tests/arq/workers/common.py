@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,10 @@ async def act(label: str, number: int, line: str) -> None:
                 try:
                     await asyncio.sleep(60)
                 finally:
-                    await gate(rest)
+                    # A claimed job has two leases, the claim's and the mark's, and the end of each cancels.
+                    while not opened(rest):
+                        with suppress(asyncio.CancelledError):
+                            await gate(rest)
             case "exit":
                 os._exit(3)
             case "system_exit":
