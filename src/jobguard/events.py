@@ -22,7 +22,7 @@ class Event:
 
     Attributes:
         task: the task's name.
-        job: identity of the job (`queue:id:milliseconds`), `""` where there is none.
+        job: identity of the job (`queue:id:milliseconds`, and what else tells jobs of one id apart), or `""`.
         key: the deduplication key, or None.
     """
 
