@@ -31,9 +31,9 @@ from jobguard.testing import EmbeddedValkey
 
 MOST = 100
 """Callers at once, at most."""
-RATES = {10: Bound(2.5, limit=0.8, most=False), 100: Bound(4.0, limit=1.2, most=False)}
+RATES = {10: Bound(2.5, most=False), 100: Bound(4.0, most=False)}
 """How many times the calls a second of bare commands are wanted, by callers at once."""
-ALONE = Bound(1.3, limit=1.8)
+ALONE = Bound(1.3)
 """How many times the time of its bare commands a lone call may take."""
 
 Call = Callable[[str], Awaitable[object]]

@@ -8,31 +8,16 @@ from typing import NamedTuple
 
 
 class Bound(NamedTuple):
-    """What a line's number is held to.
+    """What a line's number must not pass: `most` from above, else from below."""
 
-    Attributes:
-        goal: what we want it to be.
-        limit: what it must not pass, or the run fails; None = the goal itself. A limit apart from the
-            goal says that the goal is not reached yet, and keeps what is from getting worse.
-        most: both are the most it may be; else the least.
-    """
-
-    goal: float
-    limit: float | None = None
+    limit: float
     most: bool = True
 
-    def verdict(self, value: float) -> str:
-        """`ok`, `short` of the goal but within the limit, or `OVER`."""
-        if self._holds(self.goal, value):
-            return "ok"
-        return "OVER" if self.limit is None or not self._holds(self.limit, value) else "short"
-
-    def _holds(self, bound: float, value: float) -> bool:
-        return value <= bound if self.most else value >= bound
+    def holds(self, value: float) -> bool:
+        return value <= self.limit if self.most else value >= self.limit
 
     def __str__(self) -> str:
-        sign = "≤" if self.most else "≥"
-        return f"{sign} {self.goal:g}" + ("" if self.limit is None else f" (limit {self.limit:g})")
+        return f"{'≤' if self.most else '≥'} {self.limit:g}"
 
 
 class Line(NamedTuple):
@@ -54,7 +39,9 @@ class Line(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        return "" if self.bound is None else self.bound.verdict(self.value)
+        if self.bound is None:
+            return ""
+        return "ok" if self.bound.holds(self.value) else "OVER"
 
 
 class Section(NamedTuple):
@@ -76,9 +63,9 @@ AGAIN = 2
 
 
 async def measured(section: Section) -> list[Line]:
-    """A section's lines; if one misses its goal, the medians of three measurements."""
+    """A section's lines; if one misses its bound, the medians of three measurements."""
     runs = [list(await section.measure())]
-    if section.noisy and any(line.verdict in ("short", "OVER") for line in runs[0]):
+    if section.noisy and any(line.verdict == "OVER" for line in runs[0]):
         runs += [list(await section.measure()) for _ in range(AGAIN)]
     lines: list[Line] = []
     for same in zip(*runs, strict=True):

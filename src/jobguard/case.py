@@ -23,11 +23,9 @@ from jobguard.leases import Held
 from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
 from jobguard.policies import Deduplication, Policies
 from jobguard.runtime import Runtime
-from jobguard.stores.base import Claim, LetterQueue, Settlement, State
+from jobguard.stores.base import UNFINISHED, Claim, LetterQueue, Settlement, State
 from jobguard.task import Task
 
-UNFINISHED = 30 * 86_400.0
-"""Seconds for which a record that is not finished is kept past its lease or due time."""
 WAIT_PAUSE, LONGEST_WAIT_PAUSE = 0.05, 1.0
 """Seconds between looks at another job's record while waiting for it in-process."""
 SHORTEST_DEFERRAL = 1.0

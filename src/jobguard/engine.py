@@ -129,7 +129,8 @@ async def run_body(case: Case) -> object:
                 raise  # else it is a clean-up that failed
         return _LOST
     finally:
-        current_run.reset(before)
+        with suppress(ValueError):  # closed from another context, there is nothing to restore
+            current_run.reset(before)
 
 
 async def run_limited(case: Case) -> object:

@@ -132,7 +132,10 @@ def make_wrapper(task: Task) -> Body:
                 )
             raise
         finally:
-            current.reset(before)
+            try:  # noqa: SIM105  # costs nothing on the way that is measured; `suppress` would
+                current.reset(before)
+            except ValueError:
+                pass  # closed from another context, there is nothing to restore
         return await recover(task, active().runtime, first_run(run), failure, args, kwargs)
 
     attach(guarded, task)

@@ -38,7 +38,7 @@ from jobguard.keys import compile_key
 from jobguard.letters import MESSAGE_LIMIT, End, message_of, to_text, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering, Duration, seconds
-from jobguard.stores.base import Claim, LetterQueue, Settlement, State, Verdict
+from jobguard.stores.base import UNFINISHED, UNKNOWN_TASK, Claim, LetterQueue, Settlement, State, Verdict
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -47,10 +47,8 @@ logger: logging.Logger = logging.getLogger("jobguard")
 
 LEASE = 310.0
 """Seconds after which a claim ends by itself: as long as ARQ itself takes a job to be running."""
-UNFINISHED = 30 * DAY
 NAMESPACE = "jobguard"
 QUEUE = "default"
-UNKNOWN = "<unknown>"
 
 Context = Mapping[Any, Any]
 
@@ -143,7 +141,7 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
     end = End(
         adapter="arq",
         job=work.job,
-        task=UNKNOWN,
+        task=UNKNOWN_TASK,
         key=work.key.removeprefix(f"{NAMESPACE}:"),
         history=await work.history(),
         error=error,

@@ -47,6 +47,12 @@ _STATUS = {
 }
 
 
+UNKNOWN_TASK = "<unknown>"
+"""What a letter says where the task's name could not be read."""
+UNFINISHED = 30 * 86_400.0
+"""Seconds for which a record that is not finished is kept past its lease or due time."""
+
+
 class Verdict(StrEnum):
     """The answer to a claim."""
 

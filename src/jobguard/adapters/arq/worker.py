@@ -27,7 +27,7 @@ from jobguard.leases import Heartbeat, Held, now
 from jobguard.letters import End, letter_id, to_text, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering
-from jobguard.stores.base import Settlement, State
+from jobguard.stores.base import UNKNOWN_TASK, Settlement, State
 from jobguard.task import Task
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class RunningWorker:
             held,
             self._lease,
             ref=JobRef(self.queue, ctx["job_id"], job.enqueued_ms, _salt(job)),
-            task=UNKNOWN if job.task is None else job.task,
+            task=UNKNOWN_TASK if job.task is None else job.task,
             number=max(ctx["job_try"] - earlier, 1),
             terms=entry.terms,
             payload=job.raw or None,
@@ -274,7 +274,7 @@ class RunningWorker:
         end = End(
             adapter=ArqDelivery.adapter,
             job=ref,
-            task=UNKNOWN,
+            task=UNKNOWN_TASK,
             key=None,
             history=NO_HISTORY,
             error=error,
@@ -286,11 +286,11 @@ class RunningWorker:
         queue, text = runtime.letter_queue(policy.queue), to_text(letter)
         await self._persist(
             lambda: runtime.store.put_letter(queue, letter.id, text),
-            self._told(UNKNOWN, ref.identity, "put_letter"),
+            self._told(UNKNOWN_TASK, ref.identity, "put_letter"),
         )
         runtime.emit(
             DeadLettered(
-                task=UNKNOWN,
+                task=UNKNOWN_TASK,
                 job=ref.identity,
                 queue=policy.queue,
                 id=letter.id,
@@ -330,9 +330,6 @@ def _mark_lost(delivery: ArqDelivery) -> LeaseLost:
 def _salt(job: Incoming) -> str:
     """What tells payloads of one id apart whose time of enqueueing cannot be read."""
     return "" if job.error is None else blake2b(job.raw, digest_size=8).hexdigest()
-
-
-UNKNOWN = "<unknown>"
 
 
 async def undeliverable(ctx: Context, /, *args: Any, **kwargs: Any) -> None:
