@@ -30,6 +30,7 @@ class Wire:
         self._server_path = server
         self._path = path
         self._replies_to_lose = 0
+        self._heard = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
@@ -37,6 +38,11 @@ class Wire:
     def lose_replies(self, number: int) -> None:
         """Let the server execute what comes next, but close the connection in place of its answer."""
         self._replies_to_lose = number
+
+    async def heard(self) -> None:
+        """Return when a client speaks next."""
+        self._heard.clear()
+        await self._heard.wait()
 
     def reset(self) -> None:
         self.round_trips = 0
@@ -73,6 +79,7 @@ class Wire:
         async def ask() -> None:
             nonlocal asked
             while data := await client.read(65536):
+                self._heard.set()
                 if not asked:
                     self.round_trips += 1
                 asked = True

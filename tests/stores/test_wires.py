@@ -65,16 +65,50 @@ async def test_survives_a_kept_connection_that_breaks(wired_client: Redis, wire:
     assert (await store.claim(claim(2))).verdict is Verdict.GRANTED
 
 
-async def test_survives_that_all_kept_connections_break_at_once(redis_url: str, redis_client: Redis) -> None:
-    """A server that hangs up on everybody costs one resend, however many connections idle here."""
-    async with Redis.from_url(redis_url) as client:
+async def test_sends_without_waiting_for_earlier_replies(
+    wired_client: Redis, wire: Wire, redis_client: Redis
+) -> None:
+    """What a later tick issues is on its way while earlier replies are still to come, on one connection."""
+    store = RedisStore(wired_client)
+    await store.claim(claim(0))
+    connections = wire.connections
+    await redis_client.client_pause(60_000, all=False)
+    tasks = [asyncio.ensure_future(store.claim(claim(1)))]
+    await wire.heard()
+    tasks.append(asyncio.ensure_future(store.claim(claim(2))))
+    await wire.heard()
+    assert not any(task.done() for task in tasks)
+    await redis_client.client_unpause()
+    assert [reply.verdict for reply in await asyncio.gather(*tasks)] == [Verdict.GRANTED] * 2
+    assert wire.connections == connections
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_answers_all_that_was_under_way_when_a_connection_broke(
+    wired_client: Redis, wire: Wire, lost: int
+) -> None:
+    """Pipelines whose replies were lost together are sent again, and each command gets its own answer."""
+    store = RedisStore(wired_client)
+    await store.claim(claim(0))
+    wire.lose_replies(lost)
+    many = 5 * batching.LONGEST_PIPELINE
+    owners = [f"owner {number}" for number in range(many)]
+    claims = [claim(number)._replace(key=f"m{number}", owner=owner) for number, owner in enumerate(owners)]
+    replies = await asyncio.gather(*map(store.claim, claims))
+    assert {reply.verdict for reply in replies} == {Verdict.GRANTED}
+    records = await asyncio.gather(*(store.look_up(f"m{number}") for number in range(many)))
+    assert [record.owner for record in records if record] == owners
+    assert in_use(wired_client.connection_pool) == 1
+
+
+async def test_asks_for_a_sign_of_life_only_between_replies(redis_url: str) -> None:
+    """redis-py's own health checks do not come between commands and their replies."""
+    async with Redis.from_url(redis_url, health_check_interval=0.001) as client:
         store = RedisStore(client)
-        many = 16 * batching.LONGEST_PIPELINE
-        await asyncio.gather(*(store.claim(claim(number)) for number in range(many)))
-        assert in_use(client.connection_pool) > batching.RESENDS + 1
-        await redis_client.client_kill_filter(_type="normal", skipme=True)
-        assert (await store.claim(claim(many))).verdict is Verdict.GRANTED
-        assert in_use(client.connection_pool) == 1
+        for _ in range(20):
+            replies = await asyncio.gather(*(store.claim(claim(number)) for number in range(120)))
+            assert [reply.owner or "one" for reply in replies] == ["one"] * 120
+            await asyncio.sleep(0.002)
 
 
 async def test_lets_go_of_its_connections_when_closed(redis_client: Redis) -> None:

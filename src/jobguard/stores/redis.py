@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from hashlib import sha1
-from importlib.resources import files
-from math import ceil
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -24,28 +21,23 @@ from jobguard.stores.base import (
     State,
     Verdict,
 )
-from jobguard.stores.batching import Batcher, Client, Script
+from jobguard.stores.batching import Batcher, Client
+from jobguard.stores.commands import load_script
 from jobguard.stores.connecting import connect
 from jobguard.stores.paging import page_size, page_start
+from jobguard.stores.records import identity, lifetime, milliseconds, raw, text, unpack
 
-
-def _load(*names: str) -> Script:
-    """A script out of its files; the first may be a prelude."""
-    folder = files("jobguard.stores").joinpath("lua")
-    text = b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
-    return Script(text, sha1(text, usedforsecurity=False).hexdigest())
-
-
-_CLAIM = _load("_record", "claim")
-_RENEW = _load("_record", "renew")
-_SETTLE = _load("_record", "settle")
-_LOOK_UP = _load("_record", "look_up")
-_PUT_LETTER = _load("put_letter")
-_PAGE_LETTERS = _load("page_letters")
-_REMOVE_LETTER = _load("remove_letter")
+_CLAIM = load_script("claim")
+_RENEW = load_script("renew")
+_SETTLE = load_script("settle")
+_LOOK_UP = load_script("look_up")
+_PUT_LETTER = load_script("put_letter")
+_PAGE_LETTERS = load_script("page_letters")
+_REMOVE_LETTER = load_script("remove_letter")
 
 _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
-_STATES = {state.value.encode(): state for state in State}
+_RERUN = (b"1",)
+_ACCEPTED = SettleReply(True)
 
 
 class RedisStore:
@@ -88,33 +80,42 @@ class RedisStore:
         return f"RedisStore({type(self._client).__name__})"
 
     async def claim(self, claim: Claim) -> ClaimReply:
-        key = _raw(claim.key)
+        key = raw(claim.key)
         reply = await self._batcher.run(
             _CLAIM,
-            (key,),
-            (_ms(claim.lease), _ms(claim.keep), _identity(claim), 1 if claim.rerun else 0),
+            1,
+            key,
+            milliseconds(claim.lease),
+            lifetime(claim.lease + claim.keep),
+            identity(claim.owner, claim.token, claim.fingerprint),
+            *(_RERUN if claim.rerun else ()),
             order=key,
         )
         if isinstance(reply, int):
             return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
-        verdict, state, owner, fence, wait, crashes, elapsed, history, fingerprint, body = reply
+        if isinstance(reply, bytes):
+            state, _, _, fence, _, owner, fingerprint, body = unpack(reply)
+            return ClaimReply(Verdict.SUCCEEDED, state, owner, fence, 0.0, 0, 0.0, "", fingerprint, body)
+        told, wait, elapsed, record, fence, crashes = reply
+        verdict, before = _VERDICTS[told], unpack(record)
+        granted, own = verdict is Verdict.GRANTED, before.owner == claim.owner
         return ClaimReply(
-            _VERDICTS[verdict],
-            _STATES[state],
-            _text(owner),
+            verdict,
+            before.state,
+            before.owner,
             fence,
             wait / 1000,
             crashes,
             elapsed / 1000,
-            _text(history),
-            _text(fingerprint),
-            None if body is None else _text(body),
+            before.history if own or not granted else "",
+            before.fingerprint if own or not granted else "",
+            None if granted else before.body,
         )
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
         replies = self._batcher.run_all(
             _RENEW,
-            [(_raw(renewal.key), (_raw(renewal.token), _ms(renewal.lease))) for renewal in renewals],
+            [(raw(renewal.key), (raw(renewal.token), milliseconds(renewal.lease))) for renewal in renewals],
         )
         renewed = await asyncio.gather(*replies, return_exceptions=True)
         for each in renewed:
@@ -123,84 +124,80 @@ class RedisStore:
         return [each == 1 for each in renewed]
 
     async def settle(self, settlement: Settlement) -> SettleReply:
-        key = _raw(settlement.key)
-        state = settlement.state
-        tail = settlement.body if state.ended else settlement.history
+        key, state = raw(settlement.key), settlement.state
+        if state.ended:
+            tail, lives = settlement.body, max(settlement.lasts, settlement.keep)
+        else:
+            tail, lives = settlement.history, settlement.keep
+            if state is State.RETRY:
+                lives += settlement.lasts + settlement.overdue
         reply = await self._batcher.run(
             _SETTLE,
-            (key,),
-            (
-                _raw(settlement.owner),
-                _raw(settlement.token),
-                "" if settlement.fence is None else settlement.fence,
-                state.value,
-                _ms(settlement.lasts),
-                _ms(settlement.keep),
-                _ms(settlement.overdue),
-                _raw(settlement.fingerprint),
-                "" if tail is None else _raw(tail),
-                0 if tail is None else 1,
-            ),
+            1,
+            key,
+            identity(settlement.owner, settlement.token, settlement.fingerprint),
+            b"%c%c" % (ord(state.value), b"-"[0] if tail is None else b"+"[0]),
+            milliseconds(settlement.lasts),
+            lifetime(lives),
+            milliseconds(settlement.overdue),
+            b"" if settlement.fence is None else b"%d" % settlement.fence,
+            b"" if tail is None else raw(tail),
             order=key,
         )
-        return SettleReply(True) if reply == 1 else SettleReply(False, _text(reply[0]), reply[1])
+        return _ACCEPTED if reply == 1 else SettleReply(False, text(reply[0]), reply[1])
 
     async def look_up(self, key: str) -> Record | None:
-        raw = _raw(key)
-        reply = await self._batcher.run(_LOOK_UP, (raw,), (), order=raw)
+        reply = await self._batcher.run(_LOOK_UP, 1, raw(key), order=raw(key))
         if reply is None:
             return None
-        _, state, owner, fence, wait, crashes, elapsed, history, fingerprint, body = reply
+        record, now = unpack(reply[0]), reply[1]
         return Record(
             key,
-            _STATES[state],
-            _text(owner),
-            fence,
-            wait / 1000,
-            crashes,
-            elapsed / 1000,
-            _text(history),
-            _text(fingerprint),
-            None if body is None else _text(body),
+            record.state,
+            record.owner,
+            record.fence,
+            max(record.until - now, 0) / 1000,
+            record.crashes,
+            record.elapsed(now),
+            record.history,
+            record.fingerprint,
+            record.body,
         )
 
     async def forget(self, key: str) -> bool:
-        raw = _raw(key)
-        return bool(await self._batcher.call("DEL", raw, order=raw))
+        return bool(await self._batcher.call(b"DEL", raw(key), order=raw(key)))
 
     async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
         # The index first: a queue that nobody can find would hide its letters.
-        indexed = self._batcher.call("SADD", _index(queue.namespace), _raw(queue.name), order=None)
+        indexed = self._batcher.call(b"SADD", _index(queue.namespace), raw(queue.name), order=None)
         if self._batcher.clustered:
             await indexed
-        keys = _letter_keys(queue)
-        raw = _raw(id)
-        put = self._batcher.run(_PUT_LETTER, keys, (raw, _raw(text)), order=keys[0] + raw)
+        entries, by_time = _letter_keys(queue)
+        put = self._batcher.run(_PUT_LETTER, 2, entries, by_time, raw(id), raw(text), order=entries + raw(id))
         return int(await _both(indexed, put)) == 1
 
     async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
         entries, _ = _letter_keys(queue)
-        raw = _raw(id)
-        text = await self._batcher.call("HGET", entries, raw, order=entries + raw)
-        return None if text is None else _text(text)
+        found = await self._batcher.call(b"HGET", entries, raw(id), order=entries + raw(id))
+        return None if found is None else text(found)
 
     async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
         size, start = page_size(limit), page_start(cursor)
+        before = b"" if start is None else b"%d" % start
         last, *texts = await self._batcher.run(
-            _PAGE_LETTERS, _letter_keys(queue), (size, "" if start is None else start), order=None
+            _PAGE_LETTERS, 2, *_letter_keys(queue), b"%d" % size, before, order=None
         )
-        return LetterPage(tuple(map(_text, texts)), _text(last) or None)
+        return LetterPage(tuple(map(text, texts)), text(last) or None)
 
     async def count_letters(self, queue: LetterQueue) -> int:
-        return int(await self._batcher.call("HLEN", _letter_keys(queue)[0], order=None))
+        return int(await self._batcher.call(b"HLEN", _letter_keys(queue)[0], order=None))
 
     async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
         keys = _letter_keys(queue)
-        raw = _raw(id)
-        return bool(await self._batcher.run(_REMOVE_LETTER, keys, (raw,), order=keys[0] + raw))
+        return bool(await self._batcher.run(_REMOVE_LETTER, 2, *keys, raw(id), order=keys[0] + raw(id)))
 
     async def letter_queues(self, namespace: str) -> list[str]:
-        return sorted(map(_text, await self._batcher.call("SMEMBERS", _index(namespace), order=None)))
+        return sorted(map(text, await self._batcher.call(b"SMEMBERS", _index(namespace), order=None)))
 
     async def aclose(self) -> None:
         """Wait for what is under way, then close the client if `from_url` made it."""
@@ -209,33 +206,14 @@ class RedisStore:
             await client.aclose()
 
 
-def _raw(text: str) -> bytes:
-    # Texts come from jobs: a lone surrogate must not stop one from being recorded.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
-
-
-def _ms(seconds: float) -> int:
-    return ceil(seconds * 1000)
-
-
-def _identity(claim: Claim) -> bytes:
-    """Owner, token and fingerprint, as a record holds them."""
-    owner, token, fingerprint = _raw(claim.owner), _raw(claim.token), _raw(claim.fingerprint)
-    return b"%d %d %d\n%b%b%b" % (len(owner), len(token), len(fingerprint), owner, token, fingerprint)
-
-
 def _index(namespace: str) -> bytes:
-    return _raw(f"{namespace}:dlq")
+    return raw(f"{namespace}:dlq")
 
 
 def _letter_keys(queue: LetterQueue) -> tuple[bytes, bytes]:
     """Entries and order of a queue; the braces keep both in one slot of a Cluster."""
     tag = f"{{{queue.namespace}:dlq:{queue.name}}}"
-    return _raw(f"{tag}:entries"), _raw(f"{tag}:by_time")
+    return raw(f"{tag}:entries"), raw(f"{tag}:by_time")
 
 
 async def _both(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> Any:

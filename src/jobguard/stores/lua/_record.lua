@@ -1,7 +1,7 @@
 --[[
-Prelude of every operation on a record: one packed string per key.
+How a record is kept: one packed string per key, also read by jobguard.stores.records.
 
-  head      "<state><mark> <until> <overdue> <fence> <crashes> <age> "
+  head      "<state><mark> <until> <overdue> <crashes> <fence> <age>\n"
             mark: "+" if a tail follows, else "-"; until: server time in ms; overdue: ms;
             fence: server time in µs, or higher; age: ms from the first claim to the fence's time,
             which is 0 for most and so takes the least memory
@@ -9,15 +9,10 @@ Prelude of every operation on a record: one packed string per key.
   tail      raw bytes
 
 The tail is the history of an open record and the body of an ended one. Numbers are doubles in Lua:
-all of these stay below 2^53.
+all of these stay below 2^53. This text stands in a script behind what most calls end with, which
+need none of it: to define functions takes longer than that.
 ]]
 local ENDED = { S = true, F = true, D = true }
-
-local function clock()
-  local time = redis.call('TIME')
-  local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  return math.floor(micros / 1000), micros
-end
 
 local function identify(text, from)
   local owner, token, print, at = string.match(text, '^(%d+) (%d+) (%d+)\n()', from)
@@ -28,18 +23,16 @@ local function identify(text, from)
     string.sub(text, print_at, tail_at - 1), tail_at
 end
 
-local function read(key)
-  local raw = redis.call('GET', key)
-  if not raw then return nil end
-  local state, mark, ends, overdue, fence, crashes, age, at = string.match(
-    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (-?%d+) ()')
+local function read(raw)
+  local state, mark, ends, overdue, crashes, fence, age, at = string.match(
+    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (-?%d+)\n()')
   local owner, token, fingerprint, tail_at = identify(raw, at)
   return {
     state = state,
     ends = tonumber(ends),
     overdue = tonumber(overdue),
-    fence = tonumber(fence),
     crashes = tonumber(crashes),
+    fence = tonumber(fence),
     first = math.floor(tonumber(fence) / 1000) - tonumber(age),
     owner = owner,
     token = token,
@@ -50,20 +43,9 @@ end
 
 local function write(key, record, lives)
   local head = string.format(
-    '%s%s %.0f %.0f %.0f %.0f %.0f %d %d %d\n', record.state, record.tail and '+' or '-', record.ends,
-    record.overdue, record.fence, record.crashes,
-    math.floor(record.fence / 1000) - record.first, #record.owner, #record.token,
-    #record.fingerprint)
+    '%s%s %.0f %.0f %.0f %.0f %.0f\n%d %d %d\n', record.state, record.tail and '+' or '-', record.ends,
+    record.overdue, record.crashes, record.fence, math.floor(record.fence / 1000) - record.first,
+    #record.owner, #record.token, #record.fingerprint)
   redis.call(
-    'SET', key, head .. record.owner .. record.token .. record.fingerprint .. (record.tail or ''),
-    'PX', string.format('%.0f', math.max(lives, 1)))
-end
-
--- What is known of a key, behind one answer: see jobguard.stores.base.Record.
-local function describe(answer, record, wait, now)
-  local ended = ENDED[record.state]
-  return {
-    answer, record.state, record.owner, record.fence, wait, record.crashes, math.max(now - record.first, 0),
-    ended and '' or record.tail, record.fingerprint, ended and record.tail or false,
-  }
+    'SET', key, head .. record.owner .. record.token .. record.fingerprint .. (record.tail or ''), 'PX', lives)
 end

@@ -3,71 +3,71 @@ Hold a key for a job, or say who does.
 
 KEYS  1 record
 ARGV  1 lease     ms
-      2 keep      ms for which the record outlives its lease
+      2 lives     ms for which the record is kept: the lease and what it outlives it by
       3 identity  owner, token (random, of this claim) and fingerprint of the payload, as in a record
-      4 rerun     '1' if another job's success does not count
-Returns the fence of a grant of a key without a record; else {verdict, state, owner, fence, wait ms, crashes,
-      elapsed ms, history, fingerprint, body or nil}: a grant tells what the record said before, all else what
-      it says.
+      4 rerun     given if another job's success does not count
+Returns the fence of a grant of a key without a record; the record of a success that counts; else
+      {verdict, wait ms, elapsed ms, record before this claim, fence, crashes}.
 ]]
-local key = KEYS[1]
-local lease, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
-local now, micros = clock()
-local before = read(key)
+local key, lease, lives = KEYS[1], tonumber(ARGV[1]), ARGV[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local raw = redis.call('GET', key)
 
-if not before then
-  -- Most claims end here, so this is kept short.
-  redis.call(
-    'SET', key, string.format('P+ %.0f 0 %.0f 0 0 ', now + lease, micros) .. ARGV[3],
-    'PX', string.format('%.0f', math.max(lease + keep, 1)))
-  return micros
+-- Most claims end here.
+if not raw then
+  local fence = time[1] * 1000000 + time[2]
+  redis.call('SET', key, string.format('P+ %.0f 0 0 %.0f 0\n', now + lease, fence) .. ARGV[3], 'PX', lives)
+  return fence
+end
+if not ARGV[4] then
+  local ends = string.match(raw, '^S[+-] (%d+)')
+  if ends and now < tonumber(ends) then return raw end
 end
 
-local owner, token, fingerprint = identify(ARGV[3])
+-- include: _record
 
-local function grant(keeps_history, crashes)
-  local kept = keeps_history and before
+local before = read(raw)
+local owner, token, fingerprint = identify(ARGV[3])
+local own, state = before.owner == owner, before.state
+local left = math.max(before.ends - now, 0)
+
+local function answer(verdict, wait)
+  return { verdict, wait, math.max(now - before.first, 0), raw, before.fence, before.crashes }
+end
+
+local function grant(crashes)
   local record = {
     state = 'P',
     ends = now + lease,
     overdue = 0,
-    fence = math.max(before.fence + 1, micros),
     crashes = crashes,
-    first = kept and kept.first or now,
+    fence = math.max(before.fence + 1, time[1] * 1000000 + time[2]),
+    first = own and before.first or now,
     owner = owner,
     token = token,
     fingerprint = fingerprint,
-    tail = kept and kept.tail or '',
+    tail = own and before.tail or '',
   }
-  write(key, record, lease + keep)
-  return {
-    'granted', before.state, before.owner, record.fence, 0, crashes,
-    math.max(now - record.first, 0), record.tail, kept and kept.fingerprint or '', false,
-  }
+  write(key, record, lives)
+  return { 'granted', 0, math.max(now - record.first, 0), raw, record.fence, crashes }
 end
-
-local own = before.owner == owner
-local state = before.state
-local left = math.max(before.ends - now, 0)
 
 if state == 'P' then
   if own and before.token == token then
     -- The same claim again: the first reply was lost.
     if before.ends < now + lease then
       before.ends = now + lease
-      write(key, before, lease + keep)
+      write(key, before, lives)
     end
-    return describe('granted', before, 0, now)
+    return answer('granted', 0)
   end
-  if left > 0 then return describe(own and 'busy' or 'running', before, left, now) end
-  return grant(own, before.crashes + 1)
+  if left > 0 then return answer(own and 'busy' or 'running', left) end
+  return grant(before.crashes + 1)
 end
 
-if own and ENDED[state] then return describe(state == 'S' and 'succeeded' or 'ended', before, 0, now) end
+if own and ENDED[state] then return answer(state == 'S' and 'succeeded' or 'ended', 0) end
 -- A resend that was overtaken by its own settlement: granting it would undo that.
-if own and before.token == token then return describe('busy', before, 0, now) end
-if not own and state == 'R' and now < before.ends + before.overdue then
-  return describe('running', before, left, now)
-end
-if state == 'S' and left > 0 and ARGV[4] ~= '1' then return describe('succeeded', before, 0, now) end
-return grant(own, before.crashes)
+if own and before.token == token then return answer('busy', 0) end
+if not own and state == 'R' and now < before.ends + before.overdue then return answer('running', left) end
+return grant(before.crashes)

@@ -2,8 +2,9 @@
 What is known of a key.
 
 KEYS  1 record
-Returns nil, or {'', state, owner, fence, wait ms, crashes, elapsed ms, history, fingerprint, body or nil}.
+Returns nil, or {record, server time in ms}.
 ]]
-local now = clock()
-local record = read(KEYS[1])
-return record and describe('', record, math.max(record.ends - now, 0), now)
+local raw = redis.call('GET', KEYS[1])
+if not raw then return false end
+local time = redis.call('TIME')
+return { raw, time[1] * 1000 + math.floor(time[2] / 1000) }

@@ -7,12 +7,18 @@ ARGV  1 token  of the claim
 Returns 1, or 0 if the claim is lost: other token, settled, over, or gone.
 ]]
 local key = KEYS[1]
-local now = clock()
-local record = read(key)
-if not record or record.token ~= ARGV[1] or record.state ~= 'P' or now >= record.ends then return 0 end
+local raw = redis.call('GET', key)
+if not raw then return 0 end
+
+-- include: _record
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local record = read(raw)
+if record.token ~= ARGV[1] or record.state ~= 'P' or now >= record.ends then return 0 end
 local more = now + tonumber(ARGV[2]) - record.ends
 if more > 0 then
   record.ends = record.ends + more
-  write(key, record, redis.call('PTTL', key) + more)
+  write(key, record, string.format('%.0f', redis.call('PTTL', key) + more))
 end
 return 1

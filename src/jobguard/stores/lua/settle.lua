@@ -2,26 +2,39 @@
 Record what a run came to, unless another claim has taken over.
 
 KEYS  1 record
-ARGV  1 owner        identity of the job
-      2 token        of the claim, or of the delivery where there is none
-      3 fence        of the claim, or '' where there is none
-      4 state        'R', 'I', 'S', 'F' or 'D'
-      5 lasts        ms until a retry is due, or for which other jobs see an ended state
-      6 keep         ms for which the record is kept at least
-      7 overdue      ms past due after which another job may take over a retry
-      8 fingerprint  of the payload, or ''
-      9 tail         the history of an open state, the body of an ended one
-     10 has tail     '1', or '0' for an ended state without a body
+ARGV  1 identity  owner, token (of the claim, or of the delivery where there is none) and fingerprint
+                  of the payload, as in a record
+      2 state     'R', 'I', 'S', 'F' or 'D', and '+' if a tail follows, else '-'
+      3 lasts     ms until a retry is due, or for which other jobs see an ended state
+      4 lives     ms for which the record is kept
+      5 overdue   ms past due after which another job may take over a retry
+      6 fence     of the claim, or '' where there is none
+      7 tail      the history of an open state, the body of an ended one
 Returns 1, or {holder, its fence} if refused.
 ]]
-local key, owner, token, claimed, state = KEYS[1], ARGV[1], ARGV[2], ARGV[3] ~= '', ARGV[4]
-local lasts, keep, overdue = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local now = clock()
-local record = read(key)
+local key, identity, claimed = KEYS[1], ARGV[1], ARGV[6] ~= ''
+local state, lasts, lives = string.sub(ARGV[2], 1, 1), tonumber(ARGV[3]), ARGV[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local raw = redis.call('GET', key)
 
-if not record then
-  record = { fence = tonumber(ARGV[3]) or 0, crashes = 0, first = now, owner = owner, fingerprint = '' }
-else
+-- Most settlements end here: a success under the claim that the record shows.
+if state == 'S' and claimed and raw then
+  local fence_at, identity_at = string.match(raw, '^P%+ %d+ 0 %d+ ()%d+ %-?%d+\n()')
+  if identity_at and string.sub(raw, identity_at, identity_at + #identity - 1) == identity then
+    redis.call(
+      'SET', key, ARGV[2] .. string.format(' %.0f 0 0 ', now + lasts)
+        .. string.sub(raw, fence_at, identity_at - 1) .. identity .. ARGV[7], 'PX', lives)
+    return 1
+  end
+end
+
+-- include: _record
+
+local owner, token, fingerprint = identify(identity)
+local record
+if raw then
+  record = read(raw)
   local mine = record.token == token
   local unclaimed = not claimed and record.owner == owner
   -- This outcome stands already: sent again after a lost reply, or by another delivery.
@@ -34,22 +47,16 @@ else
     allowed = unclaimed and (record.state == 'R' or record.state == 'I')
   end
   if not allowed then return { record.owner, record.fence } end
+else
+  record = { fence = tonumber(ARGV[6]) or 0, crashes = 0, first = now, owner = owner, fingerprint = '' }
 end
 
-local lives = keep
-if ENDED[state] then
-  lives = math.max(lasts, keep)
-  record.crashes = 0
-elseif state == 'R' then
-  lives = lasts + keep + overdue
-else
-  lasts = 0
-end
+if ENDED[state] then record.crashes = 0 end
 record.state = state
 record.token = token
-record.ends = now + lasts
-record.overdue = state == 'R' and overdue or 0
-if ARGV[8] ~= '' then record.fingerprint = ARGV[8] end
-record.tail = ARGV[10] == '1' and ARGV[9]
+record.ends = now + (state == 'I' and 0 or lasts)
+record.overdue = state == 'R' and tonumber(ARGV[5]) or 0
+if fingerprint ~= '' then record.fingerprint = fingerprint end
+record.tail = string.sub(ARGV[2], 2) == '+' and ARGV[7]
 write(key, record, lives)
 return 1
