@@ -122,7 +122,7 @@ async def run_body(case: Case) -> object:
             return await run_limited(case)
         lease = case.held.deadline()
         try:
-            async with lease:
+            with lease:
                 return await run_limited(case)
         except Exception:
             if not lease.expired:
@@ -137,7 +137,7 @@ async def run_limited(case: Case) -> object:
     limit, what = shortest_limit(case)
     if limit is None:
         return await case.task.fn(*case.args, **case.kwargs)
-    async with Deadline(now() + limit):
+    with Deadline(now() + limit):
         return await case.task.fn(*case.args, **case.kwargs)
     raise TimeoutError(f"{case.task.name} was cancelled: it ran into {what} of {limit:g} s")
 

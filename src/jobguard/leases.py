@@ -9,11 +9,12 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from binascii import b2a_base64
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from os import urandom
 
 import anyio
 
-from jobguard.scopes import Background, Deadline, on_asyncio
+from jobguard.scopes import Alarm, Background, Deadline, event_loop
 
 BEATS_PER_LEASE = 3
 
@@ -39,37 +40,42 @@ class Held:
         token: random id of the claim.
         until: `anyio.current_time()` up to which the lease holds if nobody renews it.
         lost: the store said that the lease is not ours any more.
+        over: the body was told to end.
     """
 
-    __slots__ = ("_deadline", "lost", "name", "token", "until")
+    __slots__ = ("_deadline", "lost", "name", "over", "token", "until")
 
     def __init__(self, name: str, token: str, until: float) -> None:
         self.name: str = name
         self.token: str = token
         self.until: float = until
         self.lost: bool = False
+        self.over: bool = False
         self._deadline: Deadline | None = None
 
     def deadline(self) -> Deadline:
-        """A deadline that moves with the lease; one at a time."""
-        self._deadline = Deadline(0.0 if self.lost else self.until)
-        return self._deadline
+        """What ends a body with the lease, while a heartbeat has it; one at a time."""
+        self._deadline = deadline = Deadline(0.0) if self.over else Deadline()
+        return deadline
 
     def renewed(self, until: float) -> None:
         self.until = max(self.until, until)
-        if self._deadline is not None:
-            self._deadline.move(self.until)
 
     def lose(self) -> None:
-        """The lease is gone: end the body now."""
+        """The lease is gone."""
         self.lost = True
         self.until = 0.0
+        self.expire()
+
+    def expire(self) -> None:
+        """End the body now."""
+        self.over = True
         if self._deadline is not None:
-            self._deadline.move(0.0)
+            self._deadline.expire()
 
 
 class Heartbeat:
-    """Renews every lease of a process in one call per interval, whatever their number.
+    """Renews every lease of a process in one call per interval, and ends bodies whose lease is over.
 
     Args:
         lease: seconds that a lease lasts from a renewal.
@@ -92,27 +98,39 @@ class Heartbeat:
         self._background = background
         self._held: dict[str, Held] = {}
         self._home: object = None
+        self._alarm = Alarm(self._expire)
         self._beating: frozenset[str] = frozenset()
         self._beaten: anyio.Event | None = None
         self._rest: anyio.Event | None = None
 
     def add(self, held: Held) -> None:
-        """Renew this lease from now on."""
+        """Renew this lease from now on, and end its body when it is over all the same."""
         self._held[held.token] = held
-        home = _event_loop()
+        home = event_loop()
         if self._home is not home:
             self._home = home
             self._rest = anyio.Event()
             self._background.start(self._beat)
+        self._alarm.set(held.until, home)
 
-    def discard(self, held: Held) -> None:
-        """Stop renewing; a renewal that is on its way may still arrive."""
+    def discard(self, held: Held) -> bool:
+        """Stop renewing. False = a renewal is on its way and may still arrive."""
         self._held.pop(held.token, None)
+        return held.token not in self._beating
+
+    def _expire(self) -> None:
+        time, earliest = now(), inf
+        for held in list(self._held.values()):
+            if held.until <= time:
+                held.expire()
+            elif held.until < earliest:
+                earliest = held.until
+        if earliest < inf:
+            self._alarm.set(earliest, event_loop())
 
     async def settled(self, held: Held) -> None:
         """Stop renewing, and return when no renewal of this lease is on its way."""
-        self.discard(held)
-        if held.token in self._beating and self._beaten is not None:
+        if not self.discard(held) and self._beaten is not None:
             await self._beaten.wait()
 
     def rest(self) -> None:
@@ -157,13 +175,3 @@ class Heartbeat:
             else:
                 held.lose()
         return True
-
-
-def _event_loop() -> object:
-    if on_asyncio():
-        import asyncio
-
-        return asyncio.get_running_loop()
-    import trio
-
-    return trio.lowlevel.current_trio_token()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -54,57 +54,106 @@ def _follows_cancellation(error: BaseException) -> bool:
 
 
 class Deadline:
-    """Cancels what runs inside at a time (`anyio.current_time()`), which may be moved meanwhile.
+    """Cancels what runs inside, once: at a time (`anyio.current_time()`), or when told to.
 
     Attributes:
-        expired: the deadline passed while the block ran. If what ran inside ended by that, the
-            block is left without an exception: its owner looks here.
+        expired: that has happened. If what ran inside ended by it, the block is left without an
+            exception: its owner looks here.
     """
 
-    __slots__ = ("_scope", "_timeout", "_when", "expired")
+    __slots__ = ("_before", "_scope", "_task", "_timer", "_when", "expired")
 
-    def __init__(self, when: float) -> None:
+    def __init__(self, when: float = inf) -> None:
         self._when = when
-        self._timeout: asyncio.Timeout | None = None
+        self._before = 0
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._scope: anyio.CancelScope | None = None
         self.expired: bool = False
 
-    async def __aenter__(self) -> Deadline:
-        if on_asyncio():
-            self._timeout = await asyncio.timeout_at(self._when).__aenter__()
-        else:
+    def __enter__(self) -> Deadline:
+        if not on_asyncio():
             self._scope = anyio.CancelScope(deadline=self._when)
             self._scope.__enter__()
+            return self
+        self._task = task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._before = task.cancelling()
+        if self._when < inf:
+            self._timer = task.get_loop().call_at(self._when, self.expire)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        if self._timeout is not None:
-            timeout, self._timeout = self._timeout, None
-            self.expired = timeout.expired()
-            try:
-                await timeout.__aexit__(kind, error, traceback)
-            except TimeoutError:
-                return True
+        scope, task = self._scope, self._task
+        self._scope = self._task = None
+        if scope is not None:
+            swallowed = bool(scope.__exit__(kind, error, traceback))
+            self.expired = scope.cancel_called
+            return swallowed
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.expired or task is None:
             return False
-        assert self._scope is not None
-        scope, self._scope = self._scope, None
-        swallowed = bool(scope.__exit__(kind, error, traceback))
-        self.expired = scope.cancel_called
-        return swallowed
+        # As `asyncio.timeout` does: a cancellation from elsewhere, besides ours, goes on.
+        others = task.uncancel() > self._before
+        return kind is not None and issubclass(kind, asyncio.CancelledError) and not others
 
-    def move(self, when: float) -> None:
-        """Let the deadline be at another time; one that has passed ends the block now."""
-        if self._timeout is not None:
-            if not self._timeout.expired():
-                self._timeout.reschedule(when)
-        elif self._scope is not None:
-            self._scope.deadline = when
-        self._when = when
+    def expire(self) -> None:
+        """End the block now."""
+        if self._scope is not None:
+            self._scope.cancel()
+        elif self._task is not None and not self.expired:
+            self.expired = True
+            self._task.cancel()
+
+
+class Alarm:
+    """Calls a function at a time, on the event loop that sets it; the time may only come nearer."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._at = inf
+        self._home: object = None
+
+    def set(self, when: float, home: object) -> None:
+        """Ring at `when` (`anyio.current_time()`), unless that is to happen earlier already.
+
+        Args:
+            when: the time.
+            home: the running event loop, as `event_loop()` says.
+        """
+        if when >= self._at and home is self._home:
+            return
+        self._at, self._home = when, home
+        if isinstance(home, asyncio.AbstractEventLoop):
+            home.call_at(when, self._due, when)
+        else:
+            import trio
+
+            trio.lowlevel.spawn_system_task(self._sleep, when)
+
+    async def _sleep(self, when: float) -> None:
+        await anyio.sleep_until(when)
+        self._due(when)
+
+    def _due(self, when: float) -> None:
+        if when == self._at:  # else an earlier time was set since
+            self._at = inf
+            self._ring()
+
+
+def event_loop() -> object:
+    """The running event loop: a thing to compare."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_trio_token()
 
 
 class Background:

@@ -125,7 +125,7 @@ class RunningWorker:
             if job.late:
                 await delivery.uncount()
             else:
-                async with held.deadline():
+                with held.deadline():
                     result = await self._call(entry, ctx, args, kwargs)
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
