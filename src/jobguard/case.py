@@ -58,30 +58,19 @@ class Phase(Enum):
 class Case:
     """One delivery of one job: who asks for what, what it holds, and how far it has come."""
 
-    __slots__ = (
-        "args",
-        "attempts",
-        "delivery",
-        "fence",
-        "held",
-        "history",
-        "identity",
-        "key",
-        "kwargs",
-        "loaded",
-        "mask",
-        "offset",
-        "pause",
-        "phase",
-        "plan",
-        "record_key",
-        "recorded",
-        "runtime",
-        "started",
-        "task",
-        "token",
-        "waiting",
-    )
+    key: Key | None = None
+    record_key: str = ""
+    mask: Callable[[str], str] | None = None
+    token: str = ""
+    fence: int | None = None
+    held: Held | None = None
+    history: History = NO_HISTORY
+    offset: float = 0.0
+    loaded: bool = False
+    recorded: bool = False
+    pause: float = WAIT_PAUSE
+    waiting: bool = False
+    phase: Phase = Phase.IDLE
 
     def __init__(
         self,
@@ -100,23 +89,9 @@ class Case:
         self.delivery: Delivery = delivery
         self.args: tuple[object, ...] = args
         self.kwargs: Mapping[str, object] = kwargs
-        self.identity: str = delivery.ref.identity
-        self.attempts: int | None = (
-            1 if terms.single else attempts_of(task.plan, terms.attempts, terms.unasked)
-        )
-        self.key: Key | None = None
-        self.record_key: str = runtime.record_key(letter_id(self.identity)) if terms.durable else ""
-        self.mask: Callable[[str], str] | None = None
-        self.token: str = ""
-        self.fence: int | None = None
-        self.held: Held | None = None
-        self.history: History = NO_HISTORY
-        self.offset: float = 0.0
-        self.loaded: bool = False
-        self.recorded: bool = False
-        self.pause: float = WAIT_PAUSE
-        self.waiting: bool = False
-        self.phase: Phase = Phase.IDLE
+        self.identity: str = delivery.identity
+        if terms.durable:
+            self.record_key = runtime.record_key(letter_id(self.identity))
         self.started: float = time.monotonic()
 
     def find_key(self) -> None:
@@ -125,6 +100,12 @@ class Case:
         if make_key is not None:
             self.key = make_key(self.args, self.kwargs)
             self.record_key = self.runtime.record_key(self.key.digest)
+
+    @property
+    def attempts(self) -> int | None:
+        """How many runs may fail; None = no limit."""
+        terms = self.delivery.terms
+        return 1 if terms.single else attempts_of(self.task.plan, terms.attempts, terms.unasked)
 
     def claim_request(self, key: Key, deduplication: Deduplication) -> Claim:
         return Claim(
@@ -174,10 +155,9 @@ class Case:
             return None
         return Arguments(*self.task.own_arguments(self.args, self.kwargs))
 
-    def let_go(self) -> None:
-        """Renew no longer what this run has held."""
-        if self.held is not None:
-            self.runtime.heartbeat.discard(self.held)
+    def let_go(self) -> bool:
+        """Renew no longer what this run has held. False = a renewal is on its way and may still arrive."""
+        return self.held is None or self.runtime.heartbeat.discard(self.held)
 
     @property
     def writes(self) -> bool:
@@ -224,8 +204,12 @@ class Case:
         return tell
 
     def tell(self, kind: type[events.Event], **values: object) -> None:
-        if events.heard(self.runtime.hooks, kind):
+        if self.hears(kind):
             self.runtime.emit(self.event(kind, **values))
+
+    def hears(self, kind: type[events.Event]) -> bool:
+        """Whether anybody would be told of such an event."""
+        return events.heard(self.runtime.hooks, kind)
 
     def event(self, kind: type[events.Event], **values: object) -> events.Event:
         """Something that happens to this job."""

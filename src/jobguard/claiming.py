@@ -15,27 +15,30 @@ from jobguard.errors import (
     StoreError,
 )
 from jobguard.history import unpack
-from jobguard.job import Duplicate, JobStatus
+from jobguard.job import NO_HISTORY, Duplicate, JobStatus
 from jobguard.keys import Key
 from jobguard.leases import Held, new_token, now
 from jobguard.letters import from_text
 from jobguard.meeting import Course, course_of, took_over
 from jobguard.policies import Deduplication
 from jobguard.settling import OUTAGE_PAUSE, answer_or_raise, keep_letter
-from jobguard.stores.base import ClaimReply, State, Verdict
+from jobguard.stores.base import Claim, ClaimReply, State, Verdict
 
 
 async def begin(case: Case) -> Answer | None:
     """Claim the key, or read the job's history; an answer means that nothing is to be run."""
-    deduplication = case.plan.deduplication
+    deduplication, key = case.plan.deduplication, case.key
     try:
-        while deduplication is not None and case.key is not None and case.record_key:
-            reply = await claim(case, case.key, deduplication)
+        while deduplication is not None and key is not None and case.record_key:
+            reply = await case.runtime.store.claim(new_claim(case, key, deduplication))
+            case.phase = Phase.IDLE
             course = course_of(reply, deduplication, case.identity)
             if course is Course.RUN:
                 take(case, reply)
                 return None
-            compare(case, reply, case.key, deduplication)
+            compare(case, reply, key, deduplication)
+            if course is Course.REPLAY:
+                return replay(case, reply.owner, reply.body)
             if course is not Course.WAIT:
                 return await follow(case, course, reply)
             await wait_for_other(case, reply)
@@ -46,25 +49,27 @@ async def begin(case: Case) -> Answer | None:
     return None
 
 
-async def claim(case: Case, key: Key, deduplication: Deduplication) -> ClaimReply:
-    """Send one claim under a new token, its lease counted from now on our own clock."""
+def new_claim(case: Case, key: Key, deduplication: Deduplication) -> Claim:
+    """A claim under a new token, its lease counted from now on our own clock."""
     case.let_go()
     case.token = new_token()
     case.held = Held(case.record_key, case.token, now() + case.runtime.lease)
     case.phase = Phase.CLAIMING
-    reply = await case.runtime.store.claim(case.claim_request(key, deduplication))
-    case.phase = Phase.IDLE
-    return reply
+    return case.claim_request(key, deduplication)
 
 
 def take(case: Case, reply: ClaimReply) -> None:
     """Hold what was granted."""
     assert case.held is not None
     case.fence = reply.fence
+    case.runtime.heartbeat.add(case.held)
+    if reply.state is None:  # nothing was known of the key
+        if case.history is NO_HISTORY:
+            case.started = time.monotonic()
+        return
     case.history, case.offset = unpack(reply.history, reply.elapsed)
     case.history = case.history.with_crashes(reply.crashes)
     case.started = time.monotonic() - case.history.elapsed
-    case.runtime.heartbeat.add(case.held)
     if took_over(reply, case.identity):
         case.tell(events.TakenOver, owner=reply.owner, fence=reply.fence, crashes=reply.crashes)
 
@@ -94,11 +99,9 @@ async def wait_for_other(case: Case, reply: ClaimReply) -> None:
 
 
 async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
-    """End as a duplicate, or with what is known of this job's own end."""
+    """End as a duplicate that is skipped, or with what is known of this job's own end."""
     if course is Course.CLOSE:
         return await close(case, reply.state, reply.body)
-    if course is Course.REPLAY:
-        return replay(case, reply.owner, reply.body)
     assert reply.state is not None
     assert case.key is not None
     status = reply.state.status

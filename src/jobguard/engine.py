@@ -16,7 +16,6 @@ from contextlib import suppress
 import anyio
 
 from jobguard import events
-from jobguard.adapters.base import Delivery
 from jobguard.adapters.inprocess import LocalDelivery
 from jobguard.case import Answer, Case, Phase
 from jobguard.claiming import begin
@@ -38,17 +37,6 @@ RESULT_LIMIT = 64 * 1024
 _LOST = object()
 
 
-async def execute(
-    task: Task,
-    runtime: Runtime,
-    delivery: Delivery,
-    args: tuple[object, ...],
-    kwargs: Mapping[str, object],
-) -> object:
-    """Carry a delivery through: claim, run, and again as long as the delivery allows it."""
-    return await carry_through(Case(task, runtime, delivery, args, kwargs))
-
-
 async def recover(
     task: Task,
     runtime: Runtime,
@@ -65,11 +53,21 @@ async def recover(
 
 
 async def carry_through(case: Case, error: Exception | None = None) -> object:
-    """Run to an answer; `error` is how a first run has failed already."""
+    """Claim, run, and again as long as the delivery allows it. `error` is how a first run has failed."""
+    answer: Answer | None = None
     try:
-        answer = await (prepare(case) if error is None else failed_or_cut_off(case, error))
+        if error is not None:
+            answer = await failed_or_cut_off(case, error)
+        else:
+            try:
+                case.find_key()
+            except Exception as refused:
+                # Arguments that have no key end the job: another run would not help.
+                answer = await end(case, refused, _spent(case, "not_retryable"))
         while answer is None:
-            answer = await once(case)
+            answer = await begin(case)
+            if answer is None:
+                answer = await run(case)
         return answer.value
     except GeneratorExit:
         raise  # closed unfinished, where there may be no event loop to ask about anything
@@ -84,20 +82,8 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
         case.let_go()
 
 
-async def prepare(case: Case) -> Answer | None:
-    """Work out the key. Arguments that have none end the job: another run would not help."""
-    try:
-        case.find_key()
-    except Exception as error:
-        return await end(case, error, _spent(case, "not_retryable"))
-    return None
-
-
-async def once(case: Case) -> Answer | None:
-    """One run from claim to outcome; None = it is to be run again, now."""
-    answer = await begin(case)
-    if answer is not None:
-        return answer
+async def run(case: Case) -> Answer | None:
+    """One run, to its outcome; None = it is to be run again, now."""
     case.phase = Phase.RUNNING
     if case.history.crashes >= crash_limit(case.plan):
         return await crashed_too_often(case)
@@ -144,22 +130,25 @@ async def run_limited(case: Case) -> object:
 
 def shortest_limit(case: Case) -> tuple[float | None, str]:
     """The shortest of the limits that bound this attempt, and its name."""
+    own, queues, retrying = case.plan.time_limit, case.delivery.terms.limit, case.plan.retrying
     limits: list[tuple[float, str]] = []
-    if case.plan.time_limit is not None:
-        limits.append((case.plan.time_limit.seconds, "its time limit"))
-    if case.delivery.terms.limit is not None:
-        limits.append((case.delivery.terms.limit, "the worker's job timeout"))
-    retrying = case.plan.retrying
+    if own is not None:
+        limits.append((own.seconds, "its time limit"))
+    if queues is not None:
+        limits.append((queues, "the worker's job timeout"))
     if retrying is not None and retrying.deadline is not None:
         limits.append((max(retrying.deadline - case.elapsed, 0.0), "what was left of its deadline"))
     return min(limits) if limits else (None, "")
 
 
 async def succeeded(case: Case, result: object) -> None:
-    seconds = case.elapsed - case.history.elapsed
-    event = case.event(events.Succeeded, attempt=case.history.runs + 1, seconds=seconds)
+    event: events.Event | None = None
+    if case.hears(events.Succeeded):
+        seconds = case.elapsed - case.history.elapsed
+        event = case.event(events.Succeeded, attempt=case.history.runs + 1, seconds=seconds)
     if case.held is None and not case.recorded:
-        case.runtime.emit(event)
+        if event is not None:
+            case.runtime.emit(event)
         return
     deduplication = case.plan.deduplication
     ttl = 0.0 if deduplication is None else deduplication.ttl

@@ -17,8 +17,9 @@ import anyio
 from jobguard import events
 from jobguard.adapters.base import arriving
 from jobguard.adapters.inprocess import LocalDelivery, warn_if_unprotected
+from jobguard.case import Case
 from jobguard.decision import attempts_of
-from jobguard.engine import execute, recover
+from jobguard.engine import carry_through, recover
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.guard import active
 from jobguard.job import current_run, first_run
@@ -111,12 +112,12 @@ def make_wrapper(task: Task) -> Body:
         arrived = ticket.get()
         delivery = None if arrived is None else arrived.take()
         if delivery is not None:
-            return await execute(task, active().runtime, delivery, args, kwargs)
+            return await carry_through(Case(task, active().runtime, delivery, args, kwargs))
         if not looked:  # once a task: a worker that calls it unannounced does so from the start
             looked = True
             warn_if_unprotected(args, name)
         if not light:
-            return await execute(task, active().runtime, LocalDelivery(), args, kwargs)
+            return await carry_through(Case(task, active().runtime, LocalDelivery(), args, kwargs))
         # Nothing is claimed and nothing can expire: the store is needed only if this run fails.
         run = [name, attempts, now(), None]
         before = current.set(run)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
 from hashlib import blake2b
+from os import urandom
 from typing import Any, NamedTuple
 
 from jobguard.errors import NoCurrentJob
+
+LOCAL = "local"
+"""The queue of jobs that no queue has handed out."""
 
 
 class JobStatus(StrEnum):
@@ -143,13 +146,13 @@ def first_run(values: FirstRun) -> Run:
     """The run that such a list stands for."""
     task, attempts, started, ref = values
     if ref is None:
-        ref = values[3] = local_ref()
+        ref = values[3] = JobRef(LOCAL, new_local_id())
     return Run(task, attempts, ref, started=started)
 
 
-def local_ref() -> JobRef:
-    """The identity of a job that no queue has handed out."""
-    return JobRef("local", secrets.token_hex(16))
+def new_local_id() -> str:
+    """The id of a job that no queue has handed out."""
+    return urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)

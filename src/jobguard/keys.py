@@ -278,19 +278,18 @@ def _callable_key(key: Callable[..., object], binder: _Binder) -> Callable[..., 
 
 def _encode_fields(fields: tuple[_Field, ...], tail: bytes, values: Sequence[object], task: str) -> bytes:
     parts: list[bytes] = []
-    field = fields[0]
+    label = ""
     try:
-        for field in fields:
-            value = values[field.at]
-            if field.steps:
-                value = _follow(value, field.steps)
-            parts.append(field.before)
-            parts.append(encode(value))
+        for before, at, steps, label in fields:
+            value = values[at]
+            if steps:
+                value = _follow(value, steps)
+            parts += (before, encode(value))
     except Unencodable as error:
-        name, _, _ = field.label.partition(".")
+        name, _, _ = label.partition(".")
         name, _, _ = name.partition("[")
         raise KeyNotEncodable(
-            f"argument {name!r} of {task} cannot be part of a key: {field.label}{error.way} "
+            f"argument {name!r} of {task} cannot be part of a key: {label}{error.way} "
             f"{error.reason}; name other parameters in key=, or give a callable that returns "
             "what identifies it"
         ) from error.__cause__
@@ -312,14 +311,12 @@ def _fingerprint(seeded: blake2b, fields: tuple[_Field, ...], values: Sequence[o
     if not fields:
         return ""
     parts: list[bytes] = []
-    for field in fields:
-        value = values[field.at]
+    for before, at, _, _ in fields:
+        value = values[at]
         try:
-            encoded = encode(value)
+            parts += (before, encode(value))
         except Unencodable:
-            encoded = b"?" + encode_class(type(value))
-        parts.append(field.before)
-        parts.append(encoded)
+            parts += (before, b"?", encode_class(type(value)))
     digest = seeded.copy()
     digest.update(b"".join(parts))
     return b2a_base64(digest.digest()).translate(_URL_SAFE)[:22].decode()

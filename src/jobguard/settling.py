@@ -23,13 +23,13 @@ OUTAGE_PAUSE = 5.0
 async def settle(
     case: Case,
     state: State,
-    event: events.Event,
+    event: events.Event | None,
     *,
     lasts: float = 0.0,
     body: str | None = None,
     letter_id: str | None = None,
 ) -> None:
-    """Write an outcome, with its dead letter if there is one, and then tell of it.
+    """Write an outcome, with its dead letter if there is one, and then tell of it, if there is an event.
 
     Again while the store is out of reach, until the lease ends; to the end if the caller is
     cancelled meanwhile. A refusal means that another claim has taken over: the outcome is not ours
@@ -37,7 +37,8 @@ async def settle(
     """
     case.phase = Phase.RETRYING if state is State.RETRY else Phase.SETTLED
     if letter_id is None and not case.writes:
-        case.runtime.emit(event)
+        if event is not None:
+            case.runtime.emit(event)
         return
     if case.held is None and case.delivery.lost:
         # Without a claim there is no fence: what keeps two runs apart is the queue's own lock.
@@ -54,7 +55,8 @@ async def settle(
             if letter_id is not None and body is not None:
                 step = "put_letter"
                 await store.put_letter(case.letter_queue, letter_id, body)
-            case.runtime.emit(event)
+            if event is not None:
+                case.runtime.emit(event)
         return reply
 
     def failed(error: StoreError) -> None:
@@ -65,11 +67,11 @@ async def settle(
         reply = await persist(write, failed, until, case.runtime.background)
     except StoreError as error:
         await outcome_lost(case, state, error)
-        if letter_id is None:  # it came to that all the same; a dead letter did not
+        if letter_id is None and event is not None:  # it came to that all the same; a dead letter did not
             case.runtime.emit(event)
         return
     case.recorded = True
-    if case.held is not None:
+    if not case.let_go() and case.held is not None:
         await case.runtime.heartbeat.settled(case.held)
     if not reply.accepted:
         case.tell(

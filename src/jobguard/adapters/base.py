@@ -40,6 +40,7 @@ class Delivery(Protocol):
     Attributes:
         adapter: the queue library's name, `"local"` in-process.
         ref: the job.
+        identity: what `ref.identity` says.
         task: the task's name as the queue knows it; None = the task's own name.
         number: how often the job has been delivered, this time included; 1-based.
         terms: what the queue lays down.
@@ -51,6 +52,8 @@ class Delivery(Protocol):
     def adapter(self) -> str: ...
     @property
     def ref(self) -> JobRef: ...
+    @property
+    def identity(self) -> str: ...
     @property
     def task(self) -> str | None: ...
     @property

@@ -10,7 +10,7 @@ import anyio
 
 from jobguard.adapters.base import Terms
 from jobguard.errors import JobGuardError, Signal
-from jobguard.job import JobRef, local_ref
+from jobguard.job import LOCAL, JobRef, new_local_id
 from jobguard.stores.base import Settlement
 
 LOCAL_TERMS = Terms()
@@ -22,7 +22,7 @@ hurried: ContextVar[bool] = ContextVar("jobguard_hurried", default=False)
 class LocalDelivery:
     """The delivery of a job that nothing but its caller knows of."""
 
-    __slots__ = ("ref",)
+    __slots__ = ("_id", "identity")
 
     adapter = "local"
     task: str | None = None
@@ -32,7 +32,12 @@ class LocalDelivery:
     lost = False
 
     def __init__(self, ref: JobRef | None = None) -> None:
-        self.ref: JobRef = local_ref() if ref is None else ref
+        self._id = new_local_id() if ref is None else ref.id
+        self.identity: str = f"{LOCAL}:{self._id}:0"
+
+    @property
+    def ref(self) -> JobRef:
+        return JobRef(LOCAL, self._id)
 
     def signal_in(self, error: Exception) -> Signal | None:
         return None

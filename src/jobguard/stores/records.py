@@ -9,19 +9,20 @@ from typing import NamedTuple
 from jobguard.stores.base import State
 
 _STATES = {ord(state.value): state for state in State}
+_TAIL = ord("+")
 
 
 class Packed(NamedTuple):
-    """A record taken apart. Times in milliseconds, `until` on the server's clock."""
+    """A record taken apart. `until` is in milliseconds on the server's clock, `fence` as in a claim."""
 
     state: State
-    until: int
-    crashes: int
-    fence: int
-    age: int
     owner: str
     fingerprint: str
     tail: str | None
+    fence: int
+    until: int
+    crashes: int
+    age: int
 
     @property
     def history(self) -> str:
@@ -34,26 +35,27 @@ class Packed(NamedTuple):
         return self.tail if self.state.ended else None
 
     def elapsed(self, now: int) -> float:
-        """Seconds since the first claim, at a server time."""
+        """Seconds since the first claim, at a server time in milliseconds."""
         return max(now - self.fence // 1000 + self.age, 0) / 1000
 
 
 def unpack(record: bytes) -> Packed:
-    head, sizes, texts = record.split(b"\n", 2)
-    _, until, _, crashes, fence, age = head.split(b" ")
+    head, sizes, rest = record.split(b"\n", 2)
+    mark, until, _, crashes, fence, age = head.split(b" ")
     owner, token, fingerprint = sizes.split(b" ")
-    owner_ends = int(owner)
-    token_ends = owner_ends + int(token)
-    tail_at = token_ends + int(fingerprint)
+    token_at = int(owner)
+    print_at = token_at + int(token)
+    tail_at = print_at + int(fingerprint)
+    texts = rest.decode() if rest.isascii() else None  # else lengths in bytes are not those of the text
     return Packed(
-        _STATES[head[0]],
+        _STATES[mark[0]],
+        text(rest[:token_at]) if texts is None else texts[:token_at],
+        text(rest[print_at:tail_at]) if texts is None else texts[print_at:tail_at],
+        None if mark[1] != _TAIL else text(rest[tail_at:]) if texts is None else texts[tail_at:],
+        int(fence),
         int(until),
         int(crashes),
-        int(fence),
         int(age),
-        text(texts[:owner_ends]),
-        text(texts[token_ends:tail_at]),
-        text(texts[tail_at:]) if head[1] == 43 else None,  # "+"
     )
 
 

@@ -94,7 +94,7 @@ class RedisStore:
         if isinstance(reply, int):
             return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
         if isinstance(reply, bytes):
-            state, _, _, fence, _, owner, fingerprint, body = unpack(reply)
+            state, owner, fingerprint, body, fence, _, _, _ = unpack(reply)
             return ClaimReply(Verdict.SUCCEEDED, state, owner, fence, 0.0, 0, 0.0, "", fingerprint, body)
         told, wait, elapsed, record, fence, crashes = reply
         verdict, before = _VERDICTS[told], unpack(record)

@@ -46,6 +46,7 @@ class ArqDelivery:
         "_pool",
         "again",
         "finished",
+        "identity",
         "number",
         "payload",
         "ref",
@@ -71,6 +72,7 @@ class ArqDelivery:
         self._lease = lease
         self._life: int | None = None
         self.ref: JobRef = ref
+        self.identity: str = ref.identity
         self.task: str | None = task
         self.number: int = number
         self.terms: Terms = terms
