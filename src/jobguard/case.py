@@ -17,7 +17,7 @@ from jobguard.codec import clip, redactor
 from jobguard.decision import attempts_of
 from jobguard.errors import StoreError, Undeliverable
 from jobguard.history import pack
-from jobguard.job import NO_HISTORY, History
+from jobguard.job import NO_HISTORY, History, JobRef
 from jobguard.keys import Key
 from jobguard.leases import Held
 from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
@@ -63,6 +63,7 @@ class Case:
     mask: Callable[[str], str] | None = None
     token: str = ""
     fence: int | None = None
+    sent: float = 0.0
     held: Held | None = None
     history: History = NO_HISTORY
     offset: float = 0.0
@@ -107,6 +108,14 @@ class Case:
         terms = self.delivery.terms
         return 1 if terms.single else attempts_of(self.task.plan, terms.attempts, terms.unasked)
 
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def ref(self) -> JobRef:
+        return self.delivery.ref
+
     def claim_request(self, key: Key, deduplication: Deduplication) -> Claim:
         return Claim(
             self.record_key,
@@ -123,18 +132,19 @@ class Case:
             self.token = secrets.token_urlsafe(9)
         # Where there was no claim, the record begins with the first settlement: after the first run.
         first = self.offset if self.recorded or self.fence is not None else self.elapsed
+        ended = state.ended
         return Settlement(
-            key=self.record_key,
-            owner=self.identity,
-            token=self.token,
-            fence=self.fence,
-            state=state,
-            lasts=lasts,
-            keep=self.delivery.terms.keep_ended if state.ended else UNFINISHED,
-            overdue=self.runtime.lease,
-            fingerprint="" if self.key is None else self.key.fingerprint,
-            history="" if state.ended else pack(self.history, first),
-            body=body,
+            self.record_key,
+            self.identity,
+            self.token,
+            self.fence,
+            state,
+            lasts,
+            self.delivery.terms.keep_ended if ended else UNFINISHED,
+            self.runtime.lease,  # how long a retry may be overdue
+            "" if self.key is None else self.key.fingerprint,
+            "" if ended else pack(self.history, first),
+            body,
         )
 
     def end_record(self, error: Exception, reason: str) -> End:
@@ -162,7 +172,8 @@ class Case:
     @property
     def writes(self) -> bool:
         """Whether outcomes go to the store: there is a claim, or a queue that may deliver again."""
-        return self.record_key != "" and (self.held is not None or self.delivery.terms.durable)
+        claims = self.held is not None or self.phase is Phase.CLAIMING
+        return self.record_key != "" and (claims or self.delivery.terms.durable)
 
     @property
     def letter_queue(self) -> LetterQueue:

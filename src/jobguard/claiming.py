@@ -36,7 +36,8 @@ async def begin(case: Case) -> Answer | None:
             if course is Course.RUN:
                 take(case, reply)
                 return None
-            compare(case, reply, key, deduplication)
+            if reply.fingerprint != key.fingerprint and reply.owner != case.identity:
+                compare(case, reply, key, deduplication)
             if course is Course.REPLAY:
                 return replay(case, reply.owner, reply.body)
             if course is not Course.WAIT:
@@ -51,16 +52,16 @@ async def begin(case: Case) -> Answer | None:
 
 def new_claim(case: Case, key: Key, deduplication: Deduplication) -> Claim:
     """A claim under a new token, its lease counted from now on our own clock."""
-    case.let_go()
-    case.token = new_token()
-    case.held = Held(case.record_key, case.token, now() + case.runtime.lease)
-    case.phase = Phase.CLAIMING
+    if case.held is not None:
+        case.let_go()
+        case.held = None
+    case.token, case.sent, case.phase = new_token(), now(), Phase.CLAIMING
     return case.claim_request(key, deduplication)
 
 
 def take(case: Case, reply: ClaimReply) -> None:
     """Hold what was granted."""
-    assert case.held is not None
+    case.held = Held(case.record_key, case.token, case.sent + case.runtime.lease)
     case.fence = reply.fence
     case.runtime.heartbeat.add(case.held)
     if reply.state is None:  # nothing was known of the key
@@ -76,8 +77,6 @@ def take(case: Case, reply: ClaimReply) -> None:
 
 def compare(case: Case, reply: ClaimReply, key: Key, deduplication: Deduplication) -> None:
     """Say, or raise, that a duplicate came with other arguments than the job before it."""
-    if reply.owner == case.identity or reply.fingerprint == key.fingerprint:
-        return
     if not case.waiting:
         case.tell(events.PayloadMismatched, owner=reply.owner)
     if deduplication.mismatch == "raise":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 
 import anyio
@@ -22,7 +22,7 @@ from jobguard.claiming import begin
 from jobguard.decision import Action, Decision, crash_limit, decide, leaves
 from jobguard.errors import CrashLimitExceeded, Discard, GiveUp, NotEncodable, Signal, Undeliverable
 from jobguard.history import add_failure
-from jobguard.job import AttemptError, Run, current_run
+from jobguard.job import AttemptError, FirstRun, Run, current_run, ref_of
 from jobguard.leases import now
 from jobguard.letters import to_text, type_name, write_letter
 from jobguard.runtime import Runtime
@@ -40,14 +40,14 @@ _LOST = object()
 async def recover(
     task: Task,
     runtime: Runtime,
-    run: Run,
+    run: FirstRun,
     error: Exception,
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
 ) -> object:
     """Go on after a first in-process run that needed no claim and failed."""
-    case = Case(task, runtime, LocalDelivery(run.ref), args, kwargs)
-    case.started = run.started
+    case = Case(task, runtime, LocalDelivery(ref_of(run)), args, kwargs)
+    case.started = run[2]
     case.phase = Phase.RUNNING
     return await carry_through(case, error)
 
@@ -101,43 +101,52 @@ async def run(case: Case) -> Answer | None:
 
 async def run_body(case: Case) -> object:
     """Run the body once, under its lease and its limit; `_LOST` if the lease ended first."""
-    run = Run(case.task.name, case.attempts, case.delivery.ref, case.history, case.key_digest, case.fence)
-    before = current_run.set(run)
+    before = current_run.set(Run(case, case.history, case.fence))
     try:
         if case.held is None:
-            return await run_limited(case)
+            return await limited(case)
         lease = case.held.deadline()
         try:
             with lease:
-                return await run_limited(case)
+                return await limited(case)
         except Exception:
             if not lease.expired:
                 raise  # else it is a clean-up that failed
         return _LOST
     finally:
-        with suppress(ValueError):  # closed from another context, there is nothing to restore
+        try:  # noqa: SIM105  # `suppress` takes as long as all the rest
             current_run.reset(before)
+        except ValueError:
+            pass  # closed from another context, there is nothing to restore
 
 
-async def run_limited(case: Case) -> object:
+def limited(case: Case) -> Awaitable[object]:
+    """The body's run, under the shortest of its limits."""
     limit, what = shortest_limit(case)
-    if limit is None:
-        return await case.task.fn(*case.args, **case.kwargs)
+    body = case.task.fn(*case.args, **case.kwargs)
+    return (
+        body
+        if limit is None
+        else run_limited(body, limit, f"{case.task.name} was cancelled: it ran into {what}")
+    )
+
+
+async def run_limited(body: Awaitable[object], limit: float, what: str) -> object:
     with Deadline(now() + limit):
-        return await case.task.fn(*case.args, **case.kwargs)
-    raise TimeoutError(f"{case.task.name} was cancelled: it ran into {what} of {limit:g} s")
+        return await body
+    raise TimeoutError(f"{what} of {limit:g} s")
 
 
 def shortest_limit(case: Case) -> tuple[float | None, str]:
     """The shortest of the limits that bound this attempt, and its name."""
-    own, queues, retrying = case.plan.time_limit, case.delivery.terms.limit, case.plan.retrying
+    plan, queues = case.plan, case.delivery.terms.limit
     limits: list[tuple[float, str]] = []
-    if own is not None:
-        limits.append((own.seconds, "its time limit"))
+    if plan.time_limit is not None:
+        limits.append((plan.time_limit.seconds, "its time limit"))
     if queues is not None:
         limits.append((queues, "the worker's job timeout"))
-    if retrying is not None and retrying.deadline is not None:
-        limits.append((max(retrying.deadline - case.elapsed, 0.0), "what was left of its deadline"))
+    if plan.retrying is not None and plan.retrying.deadline is not None:
+        limits.append((max(plan.retrying.deadline - case.elapsed, 0.0), "what was left of its deadline"))
     return min(limits) if limits else (None, "")
 
 

@@ -22,7 +22,7 @@ from jobguard.decision import attempts_of
 from jobguard.engine import carry_through, recover
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.guard import active
-from jobguard.job import current_run, first_run
+from jobguard.job import current_run, ref_of
 from jobguard.policies import DeadLettering, Deduplication, Fallback, Policy, Retrying, TimeLimit
 from jobguard.task import Body, Task, attach, guard_of
 
@@ -127,17 +127,15 @@ def make_wrapper(task: Task) -> Body:
             failure = error
         except BaseException as error:
             if _is_cancellation(error):
-                ref = first_run(run).ref
-                active().runtime.emit(
-                    events.Interrupted(task=name, job=ref.identity, attempt=1, recorded=False)
-                )
+                identity = ref_of(run).identity
+                active().runtime.emit(events.Interrupted(task=name, job=identity, attempt=1, recorded=False))
             raise
         finally:
             try:  # noqa: SIM105  # costs nothing on the way that is measured; `suppress` would
                 current.reset(before)
             except ValueError:
                 pass  # closed from another context, there is nothing to restore
-        return await recover(task, active().runtime, first_run(run), failure, args, kwargs)
+        return await recover(task, active().runtime, run, failure, args, kwargs)
 
     attach(guarded, task)
     return guarded

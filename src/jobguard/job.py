@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
 from hashlib import blake2b
 from os import urandom
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jobguard.errors import NoCurrentJob
 
@@ -106,32 +105,32 @@ class History:
 NO_HISTORY = History()
 
 
-class Run:
-    """One run of a body, as the engine keeps it; `current_job()` reads it."""
+class Running(Protocol):
+    """What stays the same over all runs of a job.
 
-    __slots__ = ("attempts", "fence", "history", "key", "ref", "started", "task")
-
-    def __init__(
-        self,
-        task: str,
-        attempts: int | None,
-        ref: JobRef,
-        history: History = NO_HISTORY,
-        key: str | None = None,
-        fence: int | None = None,
-        started: float | None = None,
-    ) -> None:
-        self.task: str = task
-        self.attempts: int | None = attempts
-        self.ref: JobRef = ref
-        self.history: History = history
-        self.key: str | None = key
-        self.fence: int | None = fence
-        self.started: float = time.monotonic() if started is None else started
+    Attributes:
+        name: the task's.
+        attempts: how many runs may fail; None = no limit.
+        ref: the job.
+        key_digest: what makes jobs the same work, or None.
+    """
 
     @property
-    def attempt(self) -> int:
-        return self.history.runs + 1
+    def name(self) -> str: ...
+    @property
+    def attempts(self) -> int | None: ...
+    @property
+    def ref(self) -> JobRef: ...
+    @property
+    def key_digest(self) -> str | None: ...
+
+
+class Run(NamedTuple):
+    """One run of a body, as it was when it began; `current_job()` reads it."""
+
+    job: Running
+    history: History
+    fence: int | None
 
 
 FirstRun = list[Any]
@@ -142,12 +141,19 @@ as much as the call itself. The job gets its id when somebody asks for it.
 """
 
 
-def first_run(values: FirstRun) -> Run:
-    """The run that such a list stands for."""
-    task, attempts, started, ref = values
-    if ref is None:
-        ref = values[3] = JobRef(LOCAL, new_local_id())
-    return Run(task, attempts, ref, started=started)
+class _FirstJob(NamedTuple):
+    name: str
+    attempts: int | None
+    ref: JobRef
+    key_digest: str | None = None
+
+
+def ref_of(values: FirstRun) -> JobRef:
+    """The job of such a run."""
+    if values[3] is None:
+        values[3] = JobRef(LOCAL, new_local_id())
+    ref: JobRef = values[3]
+    return ref
 
 
 def new_local_id() -> str:
@@ -205,16 +211,16 @@ def current_job() -> Job:
             "@deduplicated, @retrying or another decorator of jobguard"
         )
     if isinstance(run, list):
-        run = first_run(run)
-    history = run.history
-    remaining = None if run.attempts is None else max(run.attempts - history.failures - 1, 0)
-    key = run.key
-    source = run.ref.identity if key is None else key
+        run = Run(_FirstJob(run[0], run[1], ref_of(run)), NO_HISTORY, None)
+    job, history = run.job, run.history
+    ref, key, attempts = job.ref, job.key_digest, job.attempts
+    remaining = None if attempts is None else max(attempts - history.failures - 1, 0)
+    source = ref.identity if key is None else key
     return Job(
-        task=run.task,
-        id=run.ref.id,
-        queue=run.ref.queue,
-        attempt=run.attempt,
+        task=job.name,
+        id=ref.id,
+        queue=ref.queue,
+        attempt=history.runs + 1,
         failures=history.failures,
         interruptions=history.interruptions,
         crashes=history.crashes,

@@ -277,24 +277,22 @@ def _callable_key(key: Callable[..., object], binder: _Binder) -> Callable[..., 
 
 
 def _encode_fields(fields: tuple[_Field, ...], tail: bytes, values: Sequence[object], task: str) -> bytes:
-    parts: list[bytes] = []
-    label = ""
+    encoded = b""
+    field = fields[0]
     try:
-        for before, at, steps, label in fields:
+        for field in fields:
+            before, at, steps, _ = field
             value = values[at]
-            if steps:
-                value = _follow(value, steps)
-            parts += (before, encode(value))
+            encoded += before + encode(_follow(value, steps) if steps else value)
     except Unencodable as error:
-        name, _, _ = label.partition(".")
+        name, _, _ = field.label.partition(".")
         name, _, _ = name.partition("[")
         raise KeyNotEncodable(
-            f"argument {name!r} of {task} cannot be part of a key: {label}{error.way} "
+            f"argument {name!r} of {task} cannot be part of a key: {field.label}{error.way} "
             f"{error.reason}; name other parameters in key=, or give a callable that returns "
             "what identifies it"
         ) from error.__cause__
-    parts.append(tail)
-    return b"".join(parts)
+    return encoded + tail
 
 
 def _encode_result(value: object, task: str) -> bytes:
@@ -310,15 +308,15 @@ def _encode_result(value: object, task: str) -> bytes:
 def _fingerprint(seeded: blake2b, fields: tuple[_Field, ...], values: Sequence[object]) -> str:
     if not fields:
         return ""
-    parts: list[bytes] = []
+    encoded = b""
     for before, at, _, _ in fields:
         value = values[at]
         try:
-            parts += (before, encode(value))
+            encoded += before + encode(value)
         except Unencodable:
-            parts += (before, b"?", encode_class(type(value)))
+            encoded += before + b"?" + encode_class(type(value))
     digest = seeded.copy()
-    digest.update(b"".join(parts))
+    digest.update(encoded)
     return b2a_base64(digest.digest()).translate(_URL_SAFE)[:22].decode()
 
 

@@ -34,18 +34,15 @@ def course_of(reply: ClaimReply, policy: Deduplication, identity: str) -> Course
         identity: the job that claimed.
     """
     match reply.verdict:
-        case Verdict.GRANTED:
-            return Course.RUN
-        case Verdict.ENDED:
-            return Course.CLOSE
-        case Verdict.BUSY:
-            return Course.WAIT
-        case Verdict.RUNNING:
-            return _RUNNING[policy.running]
         case Verdict.SUCCEEDED:
             return Course.REPLAY if reply.owner == identity else _DONE[policy.done]
+        case Verdict.RUNNING:
+            return _RUNNING[policy.running]
+        case verdict:
+            return _ALWAYS[verdict]
 
 
+_ALWAYS = {Verdict.GRANTED: Course.RUN, Verdict.ENDED: Course.CLOSE, Verdict.BUSY: Course.WAIT}
 _RUNNING = {"skip": Course.SKIP, "wait": Course.WAIT, "raise": Course.RAISE, "defer": Course.WAIT}
 # With "run", the store grants the claim; that answer comes from one that was sent before.
 _DONE = {"replay": Course.REPLAY, "skip": Course.SKIP, "raise": Course.RAISE, "run": Course.WAIT}

@@ -34,7 +34,7 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in (State.SUCCESS, State.FAILED, State.DEAD_LETTER)
+        return self in _ENDED
 
 
 _STATUS = {
@@ -46,6 +46,8 @@ _STATUS = {
     State.DEAD_LETTER: JobStatus.DEAD_LETTER,
 }
 
+
+_ENDED = frozenset({State.SUCCESS, State.FAILED, State.DEAD_LETTER})
 
 UNKNOWN_TASK = "<unknown>"
 """What a letter says where the task's name could not be read."""

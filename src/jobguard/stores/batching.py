@@ -38,6 +38,8 @@ Client = Redis | RedisCluster
 LONGEST_PIPELINE = 50
 """Commands of one tick in one pipeline at most. What is more goes as further pipelines at once: the
 server works on one while this process makes or reads another."""
+HALVED = 8
+"""So many commands or more, with nothing under way, go as two pipelines for the same reason."""
 LONGEST_ROUND = 1000
 """Commands in one pipeline at most where a caller wants many answers in one round trip."""
 RESENDS = 2
@@ -98,6 +100,7 @@ class Batcher:
         self._gathering: _Batch | None = None
         self._under_way: dict[bytes, _Batch] = {}
         self._journeys: set[asyncio.Task[None]] = set()
+        self._travelling = 0
 
     def run(self, script: Script, keys: int, *arguments: bytes, order: bytes | None) -> asyncio.Future[Any]:
         """Issue a script, to be awaited for its reply as the server sent it: bytes are not decoded.
@@ -131,20 +134,24 @@ class Batcher:
             command = Command(script, 1, (key, *arguments), key, loop.create_future())
             futures.append(command.future)
             if not self._stands_in_line(command, loop):
-                self._add(batch, command)
+                self._under_way[key] = batch
+                batch.commands.append(command)
         if batch.commands:
             self._start(self._send_off(batch, LONGEST_ROUND), loop)
         return futures
 
     def _issue(self, command: Command, loop: asyncio.AbstractEventLoop) -> None:
-        if self._stands_in_line(command, loop):
+        order = command.order
+        if order is not None and order in self._under_way and self._stands_in_line(command, loop):
             return
         batch = self._gathering
         if batch is None or batch.loop is not loop:
             batch = self._gathering = _Batch(loop)
             # A new task starts in the loop's next tick: by then this one has issued all it will.
             self._start(self._depart(batch), loop)
-        self._add(batch, command)
+        if order is not None:
+            self._under_way[order] = batch
+        batch.commands.append(command)
 
     def _stands_in_line(self, command: Command, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether there are others of its order, with or after which the command goes now."""
@@ -154,11 +161,6 @@ class Batcher:
         (other.commands if other is self._gathering else other.following).append(command)
         return True
 
-    def _add(self, batch: _Batch, command: Command) -> None:
-        if command.order is not None:
-            self._under_way[command.order] = batch
-        batch.commands.append(command)
-
     def _start(self, journey: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(journey)
         self._journeys.add(task)
@@ -166,7 +168,9 @@ class Batcher:
 
     async def _depart(self, batch: _Batch) -> None:
         self._gathering = None
-        await self._send_off(batch, LONGEST_PIPELINE)
+        number = len(batch.commands)
+        halves = number >= HALVED and not self._travelling
+        await self._send_off(batch, min(LONGEST_PIPELINE, (number + 1) // 2) if halves else LONGEST_PIPELINE)
 
     async def _send_off(self, batch: _Batch, longest: int) -> None:
         """Send what has gathered: one journey per server and pipeline."""
@@ -189,6 +193,7 @@ class Batcher:
         """Send commands until each has its reply, its error, or no resend left."""
         resends = 0
         commands = [command for command in batch.commands if not command.future.cancelled()]
+        self._travelling += 1
         try:
             while commands:
                 again: list[Command] = []
@@ -217,6 +222,7 @@ class Batcher:
                 command.future.cancel()
             raise
         finally:
+            self._travelling -= 1
             self._arrived(batch)
 
     async def _replies(self, commands: Sequence[Command]) -> Sequence[object]:

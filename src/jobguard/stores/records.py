@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
-from jobguard.stores.base import State
+from jobguard.stores.base import ClaimReply, State, Verdict
 
 _STATES = {ord(state.value): state for state in State}
 _TAIL = ord("+")
@@ -40,23 +40,40 @@ class Packed(NamedTuple):
 
 
 def unpack(record: bytes) -> Packed:
-    head, sizes, rest = record.split(b"\n", 2)
-    mark, until, _, crashes, fence, age = head.split(b" ")
-    owner, token, fingerprint = sizes.split(b" ")
-    token_at = int(owner)
-    print_at = token_at + int(token)
-    tail_at = print_at + int(fingerprint)
-    texts = rest.decode() if rest.isascii() else None  # else lengths in bytes are not those of the text
+    head, _, texts = record.partition(b"\n")
+    mark, until, _, crashes, fence, age, *sizes = head.split(b" ")
+    owner, fingerprint, tail = _texts(texts, *map(int, sizes))
     return Packed(
         _STATES[mark[0]],
-        text(rest[:token_at]) if texts is None else texts[:token_at],
-        text(rest[print_at:tail_at]) if texts is None else texts[print_at:tail_at],
-        None if mark[1] != _TAIL else text(rest[tail_at:]) if texts is None else texts[tail_at:],
+        owner,
+        fingerprint,
+        tail if mark[1] == _TAIL else None,
         int(fence),
         int(until),
         int(crashes),
         int(age),
     )
+
+
+def replayed(record: bytes) -> ClaimReply:
+    """The answer that a claim gets from a success, of which it needs less: most duplicates get it."""
+    head, _, texts = record.partition(b"\n")
+    mark, _, _, _, fence, _, *sizes = head.split(b" ")
+    owner, fingerprint, tail = _texts(texts, *map(int, sizes))
+    body = tail if mark[1] == _TAIL else None
+    return ClaimReply(
+        Verdict.SUCCEEDED, State.SUCCESS, owner, int(fence), 0.0, 0, 0.0, "", fingerprint, body
+    )
+
+
+def _texts(packed: bytes, owner: int, token: int, fingerprint: int) -> tuple[str, str, str]:
+    """Owner, fingerprint and tail. Lengths are in bytes, which only ASCII has as many of as characters."""
+    print_at = owner + token
+    tail_at = print_at + fingerprint
+    if packed.isascii():
+        texts = packed.decode()
+        return texts[:owner], texts[print_at:tail_at], texts[tail_at:]
+    return text(packed[:owner]), text(packed[print_at:tail_at]), text(packed[tail_at:])
 
 
 def identity(owner: str, token: str, fingerprint: str) -> bytes:

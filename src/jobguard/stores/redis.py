@@ -25,7 +25,7 @@ from jobguard.stores.batching import Batcher, Client
 from jobguard.stores.commands import load_script
 from jobguard.stores.connecting import connect
 from jobguard.stores.paging import page_size, page_start
-from jobguard.stores.records import identity, lifetime, milliseconds, raw, text, unpack
+from jobguard.stores.records import identity, lifetime, milliseconds, raw, replayed, text, unpack
 
 _CLAIM = load_script("claim")
 _RENEW = load_script("renew")
@@ -94,8 +94,7 @@ class RedisStore:
         if isinstance(reply, int):
             return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
         if isinstance(reply, bytes):
-            state, owner, fingerprint, body, fence, _, _, _ = unpack(reply)
-            return ClaimReply(Verdict.SUCCEEDED, state, owner, fence, 0.0, 0, 0.0, "", fingerprint, body)
+            return replayed(reply)
         told, wait, elapsed, record, fence, crashes = reply
         verdict, before = _VERDICTS[told], unpack(record)
         granted, own = verdict is Verdict.GRANTED, before.owner == claim.owner

@@ -1,7 +1,7 @@
 --[[
 How a record is kept: one packed string per key, also read by jobguard.stores.records.
 
-  head      "<state><mark> <until> <overdue> <crashes> <fence> <age>\n"
+  head      "<state><mark> <until> <overdue> <crashes> <fence> <age> "
             mark: "+" if a tail follows, else "-"; until: server time in ms; overdue: ms;
             fence: server time in µs, or higher; age: ms from the first claim to the fence's time,
             which is 0 for most and so takes the least memory
@@ -25,7 +25,7 @@ end
 
 local function read(raw)
   local state, mark, ends, overdue, crashes, fence, age, at = string.match(
-    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (-?%d+)\n()')
+    raw, '^(%a)([+-]) (%d+) (%d+) (%d+) (%d+) (-?%d+) ()')
   local owner, token, fingerprint, tail_at = identify(raw, at)
   return {
     state = state,
@@ -43,7 +43,7 @@ end
 
 local function write(key, record, lives)
   local head = string.format(
-    '%s%s %.0f %.0f %.0f %.0f %.0f\n%d %d %d\n', record.state, record.tail and '+' or '-', record.ends,
+    '%s%s %.0f %.0f %.0f %.0f %.0f %d %d %d\n', record.state, record.tail and '+' or '-', record.ends,
     record.overdue, record.crashes, record.fence, math.floor(record.fence / 1000) - record.first,
     #record.owner, #record.token, #record.fingerprint)
   redis.call(

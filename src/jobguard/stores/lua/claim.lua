@@ -17,7 +17,7 @@ local raw = redis.call('GET', key)
 -- Most claims end here.
 if not raw then
   local fence = time[1] * 1000000 + time[2]
-  redis.call('SET', key, string.format('P+ %.0f 0 0 %.0f 0\n', now + lease, fence) .. ARGV[3], 'PX', lives)
+  redis.call('SET', key, string.format('P+ %.0f 0 0 %.0f 0 ', now + lease, fence) .. ARGV[3], 'PX', lives)
   return fence
 end
 if not ARGV[4] then

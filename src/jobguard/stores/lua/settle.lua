@@ -20,7 +20,7 @@ local raw = redis.call('GET', key)
 
 -- Most settlements end here: a success under the claim that the record shows.
 if state == 'S' and claimed and raw then
-  local fence_at, identity_at = string.match(raw, '^P%+ %d+ 0 %d+ ()%d+ %-?%d+\n()')
+  local fence_at, identity_at = string.match(raw, '^P%+ %d+ 0 %d+ ()%d+ %-?%d+ ()')
   if identity_at and string.sub(raw, identity_at, identity_at + #identity - 1) == identity then
     redis.call(
       'SET', key, ARGV[2] .. string.format(' %.0f 0 0 ', now + lasts)
