@@ -3,63 +3,106 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from redis.asyncio import RedisCluster
 from redis.client import NEVER_DECODE
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 
 from jobguard.stores.commands import Command
-
-MOST_CONNECTIONS = 16
-"""Pipelines under way at once, each on a connection of its own; further ones wait."""
 
 _OPTIONS: dict[str, Any] = {NEVER_DECODE: True}
 
 
 class ClusterLines:
-    """Exchanges commands for replies with the nodes of a Cluster."""
+    """Sends commands to the nodes of a Cluster, one pipeline after the other to each.
 
-    def __init__(self, client: RedisCluster) -> None:
+    Args:
+        client: of the Cluster.
+        answered: gets each command's reply; an error stands in place of one that did not come.
+        unanswered: gets commands that got none at all. They may have taken effect.
+    """
+
+    def __init__(
+        self,
+        client: RedisCluster,
+        answered: Callable[[Command, object], None],
+        unanswered: Callable[[Sequence[Command], Exception], None],
+    ) -> None:
         self._client = client
-        self._connections = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._answered = answered
+        self._unanswered = unanswered
+        self._queues: defaultdict[str, list[Command]] = defaultdict(list)
+        self._travelling: dict[str, asyncio.Task[None]] = {}
 
-    async def apart(self, commands: Sequence[Command]) -> list[Sequence[Command]]:
-        """Commands by the node that serves their key, so that one node down stops no other."""
-        if len(commands) < 2:
-            return [commands]
-        groups: dict[str, list[Command]] = {}
+    def ready(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Commands always gather for a tick: where they go has to be looked up."""
+        return False
+
+    @property
+    def quiet(self) -> bool:
+        return not self._travelling
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        """Hand commands to the nodes that serve their keys, so that one node down stops no other."""
         try:
             await self._client.initialize()
-            for command in commands:
-                # Keys are bytes, which redis-py's signature leaves out.
-                node = self._client.get_node_from_key(cast(str, command.key))
-                groups.setdefault("" if node is None else node.name, []).append(command)
-        except (RedisError, RedisClusterException, OSError):
-            return [commands]
-        return list(groups.values())
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            self._unanswered(commands, error)
+            return
+        loop = asyncio.get_running_loop()
+        for command in commands:
+            name = self._node_of(command)
+            self._queues[name].append(command)
+            task = self._travelling.get(name)
+            if task is None or task.get_loop() is not loop:
+                self._travelling[name] = loop.create_task(self._travel(name))
 
-    async def exchange(self, commands: Sequence[Command]) -> Sequence[object]:
-        """Send commands to one node and read their replies; an error stands in place of its reply.
+    def _node_of(self, command: Command) -> str:
+        try:
+            # Keys are bytes, which redis-py's signature leaves out.
+            node = self._client.get_node_from_key(cast(str, command.key))
+        except (RedisError, RedisClusterException):
+            node = None
+        return "" if node is None else node.name
 
-        Raises:
-            RedisError, RedisClusterException, OSError: there was no reply at all.
-        """
+    async def _travel(self, name: str) -> None:
+        """Send what has gathered for a node, until nothing has. Each waits for the last: order holds."""
+        try:
+            while commands := self._queues.pop(name, None):
+                try:
+                    replies = await self._exchange(commands)
+                except Exception as error:  # whatever it is, those who wait must hear of it
+                    self._unanswered(commands, error)
+                except BaseException:
+                    self._unanswered(commands, RedisConnectionError("a pipeline was cut off"))
+                    raise
+                else:
+                    for command, reply in zip(commands, replies, strict=True):
+                        self._answered(command, reply)
+        finally:
+            del self._travelling[name]
+
+    async def _exchange(self, commands: Sequence[Command]) -> Sequence[object]:
         client: Any = self._client  # redis-py annotates commands and pipelines only here and there
-        async with self._connections:
-            if len(commands) == 1:
-                return (await client.execute_command(*_spelled_out(commands[0]), **_OPTIONS),)
-            pipeline = client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*_spelled_out(command), **_OPTIONS)
-            return cast(Sequence[object], await pipeline.execute(raise_on_error=False))
+        if len(commands) == 1:
+            try:
+                return (await client.execute_command(*_for_client(commands[0]), **_OPTIONS),)
+            except RedisError as error:
+                return (error,)
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*_for_client(command), **_OPTIONS)
+        return cast(Sequence[object], await pipeline.execute(raise_on_error=False))
 
     async def aclose(self) -> None:
         """Nothing is kept."""
 
 
-def _spelled_out(command: Command) -> tuple[str | bytes, ...]:
+def _for_client(command: Command) -> tuple[str | bytes, ...]:
     """A command for a Cluster's client, which looks its name up as text."""
     name, *rest = command.spelled_out()
     return (name.decode(), *rest)

@@ -1,4 +1,4 @@
-"""Commands for a server: scripts, the place in line of each command, and how both look on the wire."""
+"""Commands for a server: scripts, where each command's reply goes, and how it looks on the wire."""
 
 from __future__ import annotations
 
@@ -41,27 +41,22 @@ class Command:
         script: what to run; None = a plain command.
         keys: how many of the arguments are keys.
         arguments: keys and arguments of the script; a plain command's name, key and arguments.
-        order: commands of one order never overtake one another; None = whenever.
         future: gets the reply.
         by_text: the server does not know the script, so it is sent in full.
+        resends: how often it was sent again for want of a reply.
     """
 
-    __slots__ = ("arguments", "by_text", "future", "keys", "order", "script")
+    __slots__ = ("arguments", "by_text", "future", "keys", "resends", "script")
 
     def __init__(
-        self,
-        script: Script | None,
-        keys: int,
-        arguments: tuple[bytes, ...],
-        order: bytes | None,
-        future: asyncio.Future[Any],
+        self, script: Script | None, keys: int, arguments: tuple[bytes, ...], future: asyncio.Future[Any]
     ) -> None:
         self.script = script
         self.keys = keys
         self.arguments = arguments
-        self.order = order
         self.future = future
         self.by_text: bool = False
+        self.resends: int = 0
 
     @property
     def key(self) -> bytes:

@@ -61,9 +61,7 @@ def replayed(record: bytes) -> ClaimReply:
     mark, _, _, _, fence, _, *sizes = head.split(b" ")
     owner, fingerprint, tail = _texts(texts, *map(int, sizes))
     body = tail if mark[1] == _TAIL else None
-    return ClaimReply(
-        Verdict.SUCCEEDED, State.SUCCESS, owner, int(fence), 0.0, 0, 0.0, "", fingerprint, body
-    )
+    return ClaimReply(Verdict.SUCCEEDED, State.SUCCESS, owner, int(fence), 0.0, 0, 0.0, "", fingerprint, body)
 
 
 def _texts(packed: bytes, owner: int, token: int, fingerprint: int) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -89,7 +89,6 @@ class RedisStore:
             lifetime(claim.lease + claim.keep),
             identity(claim.owner, claim.token, claim.fingerprint),
             *(_RERUN if claim.rerun else ()),
-            order=key,
         )
         if isinstance(reply, int):
             return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
@@ -112,15 +111,11 @@ class RedisStore:
         )
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
-        replies = self._batcher.run_all(
+        replies = await self._batcher.run_all(
             _RENEW,
-            [(raw(renewal.key), (raw(renewal.token), milliseconds(renewal.lease))) for renewal in renewals],
+            [(raw(renewal.key), raw(renewal.token), milliseconds(renewal.lease)) for renewal in renewals],
         )
-        renewed = await asyncio.gather(*replies, return_exceptions=True)
-        for each in renewed:
-            if isinstance(each, BaseException):
-                raise each
-        return [each == 1 for each in renewed]
+        return [reply == 1 for reply in replies]
 
     async def settle(self, settlement: Settlement) -> SettleReply:
         key, state = raw(settlement.key), settlement.state
@@ -141,12 +136,11 @@ class RedisStore:
             milliseconds(settlement.overdue),
             b"" if settlement.fence is None else b"%d" % settlement.fence,
             b"" if tail is None else raw(tail),
-            order=key,
         )
         return _ACCEPTED if reply == 1 else SettleReply(False, text(reply[0]), reply[1])
 
     async def look_up(self, key: str) -> Record | None:
-        reply = await self._batcher.run(_LOOK_UP, 1, raw(key), order=raw(key))
+        reply = await self._batcher.run(_LOOK_UP, 1, raw(key))
         if reply is None:
             return None
         record, now = unpack(reply[0]), reply[1]
@@ -164,39 +158,37 @@ class RedisStore:
         )
 
     async def forget(self, key: str) -> bool:
-        return bool(await self._batcher.call(b"DEL", raw(key), order=raw(key)))
+        return bool(await self._batcher.run(None, 0, b"DEL", raw(key)))
 
     async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
         # The index first: a queue that nobody can find would hide its letters.
-        indexed = self._batcher.call(b"SADD", _index(queue.namespace), raw(queue.name), order=None)
+        index = self._batcher.run(None, 0, b"SADD", _index(queue.namespace), raw(queue.name))
+        put = self._batcher.run(_PUT_LETTER, 2, *_letter_keys(queue), raw(id), raw(text))
         if self._batcher.clustered:
-            await indexed
-        entries, by_time = _letter_keys(queue)
-        put = self._batcher.run(_PUT_LETTER, 2, entries, by_time, raw(id), raw(text), order=entries + raw(id))
-        return int(await _both(indexed, put)) == 1
+            await index
+            return int(await put) == 1
+        return int(await _both(index, put)) == 1
 
     async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
         entries, _ = _letter_keys(queue)
-        found = await self._batcher.call(b"HGET", entries, raw(id), order=entries + raw(id))
+        found = await self._batcher.run(None, 0, b"HGET", entries, raw(id))
         return None if found is None else text(found)
 
     async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
         size, start = page_size(limit), page_start(cursor)
         before = b"" if start is None else b"%d" % start
-        last, *texts = await self._batcher.run(
-            _PAGE_LETTERS, 2, *_letter_keys(queue), b"%d" % size, before, order=None
-        )
+        last, *texts = await self._batcher.run(_PAGE_LETTERS, 2, *_letter_keys(queue), b"%d" % size, before)
         return LetterPage(tuple(map(text, texts)), text(last) or None)
 
     async def count_letters(self, queue: LetterQueue) -> int:
-        return int(await self._batcher.call(b"HLEN", _letter_keys(queue)[0], order=None))
+        return int(await self._batcher.run(None, 0, b"HLEN", _letter_keys(queue)[0]))
 
     async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
         keys = _letter_keys(queue)
-        return bool(await self._batcher.run(_REMOVE_LETTER, 2, *keys, raw(id), order=keys[0] + raw(id)))
+        return bool(await self._batcher.run(_REMOVE_LETTER, 2, *keys, raw(id)))
 
     async def letter_queues(self, namespace: str) -> list[str]:
-        return sorted(map(text, await self._batcher.call(b"SMEMBERS", _index(namespace), order=None)))
+        return sorted(map(text, await self._batcher.run(None, 0, b"SMEMBERS", _index(namespace))))
 
     async def aclose(self) -> None:
         """Wait for what is under way, then close the client if `from_url` made it."""
@@ -215,7 +207,7 @@ def _letter_keys(queue: LetterQueue) -> tuple[bytes, bytes]:
     return raw(f"{tag}:entries"), raw(f"{tag}:by_time")
 
 
-async def _both(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> Any:
+async def _both(first: Awaitable[Any], second: Awaitable[Any]) -> Any:
     """The second one's reply, once both have one; no error of either goes unseen."""
     replies = await asyncio.gather(first, second, return_exceptions=True)
     for reply in replies:
