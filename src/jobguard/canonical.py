@@ -62,8 +62,7 @@ def module_name(name: str) -> str:
 
 def encode(value: object, depth: int = 0) -> bytes:
     """The canonical form of a value. Raises `Unencodable`."""
-    encoder = _ENCODERS.get(type(value))
-    return _other(value, depth) if encoder is None else encoder(value, depth)
+    return _ENCODERS.get(type(value), _other)(value, depth)
 
 
 def encode_text(value: str, _: int = 0) -> bytes:

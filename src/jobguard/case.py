@@ -95,13 +95,6 @@ class Case:
             self.record_key = runtime.record_key(letter_id(self.identity))
         self.started: float = time.monotonic()
 
-    def find_key(self) -> None:
-        """Work out the key, if the task has one. Raises what the user's own key function does."""
-        make_key = self.task.make_key
-        if make_key is not None:
-            self.key = make_key(self.args, self.kwargs)
-            self.record_key = self.runtime.record_key(self.key.digest)
-
     @property
     def attempts(self) -> int | None:
         """How many runs may fail; None = no limit."""

@@ -22,15 +22,20 @@ from jobguard.letters import from_text
 from jobguard.meeting import Course, course_of, took_over
 from jobguard.policies import Deduplication
 from jobguard.settling import OUTAGE_PAUSE, answer_or_raise, keep_letter
-from jobguard.stores.base import Claim, ClaimReply, State, Verdict
+from jobguard.stores.base import ClaimReply, State, Verdict
 
 
 async def begin(case: Case) -> Answer | None:
     """Claim the key, or read the job's history; an answer means that nothing is to be run."""
-    deduplication, key = case.plan.deduplication, case.key
+    deduplication, key, store = case.plan.deduplication, case.key, case.runtime.store
     try:
         while deduplication is not None and key is not None and case.record_key:
-            reply = await case.runtime.store.claim(new_claim(case, key, deduplication))
+            if case.held is not None:
+                case.let_go()
+                case.held = None
+            # The lease is counted from before the claim leaves, on our own clock.
+            case.token, case.sent, case.phase = new_token(), now(), Phase.CLAIMING
+            reply = await store.claim(case.claim_request(key, deduplication))
             case.phase = Phase.IDLE
             course = course_of(reply, deduplication, case.identity)
             if course is Course.RUN:
@@ -48,15 +53,6 @@ async def begin(case: Case) -> Answer | None:
     except StoreError as error:
         await without_store(case, error)
     return None
-
-
-def new_claim(case: Case, key: Key, deduplication: Deduplication) -> Claim:
-    """A claim under a new token, its lease counted from now on our own clock."""
-    if case.held is not None:
-        case.let_go()
-        case.held = None
-    case.token, case.sent, case.phase = new_token(), now(), Phase.CLAIMING
-    return case.claim_request(key, deduplication)
 
 
 def take(case: Case, reply: ClaimReply) -> None:
@@ -113,7 +109,8 @@ async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
 def replay(case: Case, owner: str, body: str | None) -> Answer:
     """Answer from a success: this job's own, or another's within its ttl."""
     mine = owner == case.identity
-    case.tell(events.DuplicateReplayed, owner=owner, own=mine)
+    if case.hears(events.DuplicateReplayed):
+        case.tell(events.DuplicateReplayed, owner=owner, own=mine)
     if body is not None:
         try:
             return Answer(case.runtime.codec.decode(body, case.task.returns))

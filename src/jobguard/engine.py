@@ -60,7 +60,10 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
             answer = await failed_or_cut_off(case, error)
         else:
             try:
-                case.find_key()
+                make_key = case.task.make_key
+                if make_key is not None:
+                    case.key = make_key(case.args, case.kwargs)
+                    case.record_key = case.runtime.record_key(case.key.digest)
             except Exception as refused:
                 # Arguments that have no key end the job: another run would not help.
                 answer = await end(case, refused, _spent(case, "not_retryable"))
@@ -79,7 +82,8 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
             await interrupted(case)
         raise
     finally:
-        case.let_go()
+        if case.held is not None:
+            case.let_go()
 
 
 async def run(case: Case) -> Answer | None:

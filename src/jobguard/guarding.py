@@ -110,8 +110,7 @@ def make_wrapper(task: Task) -> Body:
     async def guarded(*args: Any, **kwargs: Any) -> object:
         nonlocal looked
         arrived = ticket.get()
-        delivery = None if arrived is None else arrived.take()
-        if delivery is not None:
+        if arrived is not None and (delivery := arrived.take()) is not None:
             return await carry_through(Case(task, active().runtime, delivery, args, kwargs))
         if not looked:  # once a task: a worker that calls it unannounced does so from the start
             looked = True

@@ -74,7 +74,7 @@ def compile_key(
             positional, keyword = spread(values)
             digest = covered.copy()
             digest.update(_encode_result(function(*positional, **keyword), binder.name))
-            return Key(digest.hexdigest(), _fingerprint(left_out, rest, values))
+            return Key(digest.hexdigest(), _fingerprint(left_out, rest, values) if rest else "")
 
         return key_by_callable
 
@@ -82,11 +82,13 @@ def compile_key(
     whole = {field.at for field in fields if not field.steps}
     outside = tuple(field for field in binder.all_arguments() if field.at not in whole)
 
+    name = binder.name
+
     def key_by_fields(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Key:
         values = bind(args, kwargs)
         digest = covered.copy()
-        digest.update(_encode_fields(fields, tail, values, binder.name))
-        return Key(digest.hexdigest(), _fingerprint(left_out, outside, values))
+        digest.update(_encode_fields(fields, tail, values, name))
+        return Key(digest.hexdigest(), _fingerprint(left_out, outside, values) if outside else "")
 
     return key_by_fields
 
@@ -306,8 +308,6 @@ def _encode_result(value: object, task: str) -> bytes:
 
 
 def _fingerprint(seeded: blake2b, fields: tuple[_Field, ...], values: Sequence[object]) -> str:
-    if not fields:
-        return ""
     encoded = b""
     for before, at, _, _ in fields:
         value = values[at]
