@@ -91,9 +91,19 @@ class Case:
         self.args: tuple[object, ...] = args
         self.kwargs: Mapping[str, object] = kwargs
         self.identity: str = delivery.identity
-        if terms.durable:
-            self.record_key = runtime.record_key(letter_id(self.identity))
         self.started: float = time.monotonic()
+
+    def find_key(self) -> None:
+        """Find where the job's record is: under its key, else its own. Raises what a key function does."""
+        make_key = self.task.make_key
+        try:
+            if make_key is not None:
+                self.key = make_key(self.args, self.kwargs)
+        finally:
+            if self.key is not None:
+                self.record_key = self.runtime.record_key(self.key.digest)
+            elif self.delivery.terms.durable:
+                self.record_key = self.runtime.record_key(letter_id(self.identity))
 
     @property
     def attempts(self) -> int | None:

@@ -33,8 +33,9 @@ async def begin(case: Case) -> Answer | None:
             if case.held is not None:
                 case.let_go()
                 case.held = None
-            # The lease is counted from before the claim leaves, on our own clock.
-            case.token, case.sent, case.phase = new_token(), now(), Phase.CLAIMING
+            case.token = case.delivery.token if case.token == "" else new_token()
+            case.sent = time.monotonic()
+            case.phase = Phase.CLAIMING
             reply = await store.claim(case.claim_request(key, deduplication))
             case.phase = Phase.IDLE
             course = course_of(reply, deduplication, case.identity)
@@ -57,7 +58,9 @@ async def begin(case: Case) -> Answer | None:
 
 def take(case: Case, reply: ClaimReply) -> None:
     """Hold what was granted."""
-    case.held = Held(case.record_key, case.token, case.sent + case.runtime.lease)
+    # The lease is counted from before the claim left, by our own clocks: the event loop's has its own zero.
+    until = now() - (time.monotonic() - case.sent) + case.runtime.lease
+    case.held = Held(case.record_key, case.token, until)
     case.fence = reply.fence
     case.runtime.heartbeat.add(case.held)
     if reply.state is None:  # nothing was known of the key

@@ -104,7 +104,9 @@ class Codec:
             NotEncodable: the text is not from `encode`, or names a class that the annotation does not.
         """
         try:
-            tree = _from_json(text)
+            tree, end = _scan(text)
+            if end != len(text):
+                raise ValueError(f"{len(text) - end} characters too many")
             return tree if _tells_all(text) else self._read(tree, hints_of(annotation), 0)
         except Exception as error:  # whatever foreign text breaks, it is one error to the caller
             reason = clip(printable(f"{type(error).__name__}: {error}"), 300)
@@ -274,12 +276,5 @@ def _refuse_constant(name: str) -> object:
 _to_json = JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
 ).encode
+# `decode` spends two thirds of its time on white space, which we do not write.
 _scan = JSONDecoder(parse_constant=_refuse_constant).raw_decode
-
-
-def _from_json(text: str) -> Any:
-    """As `JSONDecoder.decode`, which spends two thirds of its time on white space that we do not write."""
-    tree, end = _scan(text)
-    if end != len(text):
-        raise ValueError(f"{len(text) - end} characters too many")
-    return tree

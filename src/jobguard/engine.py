@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from math import inf
 
 import anyio
 
@@ -60,10 +61,7 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
             answer = await failed_or_cut_off(case, error)
         else:
             try:
-                make_key = case.task.make_key
-                if make_key is not None:
-                    case.key = make_key(case.args, case.kwargs)
-                    case.record_key = case.runtime.record_key(case.key.digest)
+                case.find_key()
             except Exception as refused:
                 # Arguments that have no key end the job: another run would not help.
                 answer = await end(case, refused, _spent(case, "not_retryable"))
@@ -104,41 +102,27 @@ async def run(case: Case) -> Answer | None:
 
 
 async def run_body(case: Case) -> object:
-    """Run the body once, under its lease and its limit; `_LOST` if the lease ended first."""
+    """Run the body once, under its lease and the shortest of its limits; `_LOST` if the lease ended first."""
+    limit, what = shortest_limit(case)
+    deadline = Deadline(inf if limit is None else now() + limit)
+    held = case.held
     before = current_run.set(Run(case, case.history, case.fence))
     try:
-        if case.held is None:
-            return await limited(case)
-        lease = case.held.deadline()
-        try:
-            with lease:
-                return await limited(case)
-        except Exception:
-            if not lease.expired:
-                raise  # else it is a clean-up that failed
-        return _LOST
+        if held is not None:
+            held.ends(deadline)
+        with deadline:
+            return await case.task.fn(*case.args, **case.kwargs)
+    except Exception:
+        if held is None or not held.over:
+            raise  # else it is a clean-up that failed
     finally:
         try:  # noqa: SIM105  # `suppress` takes as long as all the rest
             current_run.reset(before)
         except ValueError:
             pass  # closed from another context, there is nothing to restore
-
-
-def limited(case: Case) -> Awaitable[object]:
-    """The body's run, under the shortest of its limits."""
-    limit, what = shortest_limit(case)
-    body = case.task.fn(*case.args, **case.kwargs)
-    return (
-        body
-        if limit is None
-        else run_limited(body, limit, f"{case.task.name} was cancelled: it ran into {what}")
-    )
-
-
-async def run_limited(body: Awaitable[object], limit: float, what: str) -> object:
-    with Deadline(now() + limit):
-        return await body
-    raise TimeoutError(f"{what} of {limit:g} s")
+    if held is not None and held.over:
+        return _LOST
+    raise TimeoutError(f"{case.name} was cancelled: it ran into {what} of {limit:g} s")
 
 
 def shortest_limit(case: Case) -> tuple[float | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
@@ -151,14 +152,18 @@ class _FirstJob(NamedTuple):
 def ref_of(values: FirstRun) -> JobRef:
     """The job of such a run."""
     if values[3] is None:
-        values[3] = JobRef(LOCAL, new_local_id())
+        values[3] = JobRef(LOCAL, new_local_id()[0])
     ref: JobRef = values[3]
     return ref
 
 
-def new_local_id() -> str:
-    """The id of a job that no queue has handed out."""
-    return urandom(16).hex()
+def new_local_id() -> tuple[str, str]:
+    """The id of a job that no queue has handed out, and a token for its first claim: random texts.
+
+    Together, since to ask the system for randomness takes longer than all the rest.
+    """
+    random = urandom(25)
+    return random[:16].hex(), b2a_base64(random[16:], newline=False).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,11 @@ class Held:
         self.over: bool = False
         self._deadline: Deadline | None = None
 
-    def deadline(self) -> Deadline:
-        """What ends a body with the lease, while a heartbeat has it; one at a time."""
-        self._deadline = deadline = Deadline(0.0) if self.over else Deadline()
-        return deadline
+    def ends(self, deadline: Deadline) -> None:
+        """Let the lease's end be that of what runs under `deadline`, while a heartbeat has it."""
+        self._deadline = deadline
+        if self.over:
+            deadline.expire()
 
     def renewed(self, until: float) -> None:
         self.until = max(self.until, until)

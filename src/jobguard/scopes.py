@@ -73,12 +73,14 @@ class Deadline:
 
     def __enter__(self) -> Deadline:
         if not on_asyncio():
-            self._scope = anyio.CancelScope(deadline=self._when)
+            self._scope = anyio.CancelScope(deadline=-inf if self.expired else self._when)
             self._scope.__enter__()
             return self
         self._task = task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._before = task.cancelling()
-        if self._when < inf:
+        if self.expired:
+            task.cancel()
+        elif self._when < inf:
             self._timer = task.get_loop().call_at(self._when, self.expire)
         return self
 
@@ -92,7 +94,7 @@ class Deadline:
         self._scope = self._task = None
         if scope is not None:
             swallowed = bool(scope.__exit__(kind, error, traceback))
-            self.expired = scope.cancel_called
+            self.expired = self.expired or scope.cancel_called
             return swallowed
         if self._timer is not None:
             self._timer.cancel()
@@ -103,11 +105,13 @@ class Deadline:
         return kind is not None and issubclass(kind, asyncio.CancelledError) and not others
 
     def expire(self) -> None:
-        """End the block now."""
+        """End the block now, or as soon as it begins."""
+        if self.expired:
+            return
+        self.expired = True
         if self._scope is not None:
             self._scope.cancel()
-        elif self._task is not None and not self.expired:
-            self.expired = True
+        elif self._task is not None:
             self._task.cancel()
 
 

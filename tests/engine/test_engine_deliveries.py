@@ -65,6 +65,7 @@ class QueueDelivery:
     def __init__(self, ref: JobRef, number: int, terms: Terms) -> None:
         self.ref: JobRef = ref
         self.identity: str = ref.identity
+        self.token: str = uuid.uuid4().hex
         self.number: int = number
         self.terms: Terms = terms
         self.uncounted = 0

@@ -41,6 +41,7 @@ class Delivery(Protocol):
         adapter: the queue library's name, `"local"` in-process.
         ref: the job.
         identity: what `ref.identity` says.
+        token: random text of this delivery, for the first claim.
         task: the task's name as the queue knows it; None = the task's own name.
         number: how often the job has been delivered, this time included; 1-based.
         terms: what the queue lays down.
@@ -54,6 +55,8 @@ class Delivery(Protocol):
     def ref(self) -> JobRef: ...
     @property
     def identity(self) -> str: ...
+    @property
+    def token(self) -> str: ...
     @property
     def task(self) -> str | None: ...
     @property

@@ -22,7 +22,7 @@ hurried: ContextVar[bool] = ContextVar("jobguard_hurried", default=False)
 class LocalDelivery:
     """The delivery of a job that nothing but its caller knows of."""
 
-    __slots__ = ("_id", "identity")
+    __slots__ = ("_id", "identity", "token")
 
     adapter = "local"
     task: str | None = None
@@ -32,7 +32,9 @@ class LocalDelivery:
     lost = False
 
     def __init__(self, ref: JobRef | None = None) -> None:
-        self._id = new_local_id() if ref is None else ref.id
+        self._id, self.token = new_local_id()
+        if ref is not None:
+            self._id = ref.id
         self.identity: str = f"{LOCAL}:{self._id}:0"
 
     @property

@@ -53,6 +53,7 @@ class ArqDelivery:
         "settlement",
         "task",
         "terms",
+        "token",
     )
 
     def __init__(
@@ -73,12 +74,13 @@ class ArqDelivery:
         self._life: int | None = None
         self.ref: JobRef = ref
         self.identity: str = ref.identity
+        self.token: str = held.token
         self.task: str | None = task
         self.number: int = number
         self.terms: Terms = terms
         self.payload: bytes | None = payload
         self.again: bool = False
-        self.finished: anyio.Event = anyio.Event()
+        self.finished: anyio.Event | None = None
         self.settlement: Settlement | None = None
 
     @property

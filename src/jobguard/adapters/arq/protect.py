@@ -221,6 +221,8 @@ class Protection:
                 CATCH_ALL, cast("WorkerCoroutine", make_wrapper(undeliverable_task())), None, None, None, None
             )
             self._functions.append(self._protect_function(catch_all))
+        self._theirs_before = _harmless(settings.get("on_job_start"))
+        self._theirs_after = _harmless(settings.get("after_job_end"))
         self._read = reading(settings.get("job_deserializer"), frozenset(self._entries) - {CATCH_ALL})
         self._write = writing(settings.get("job_serializer"), self._ended_unseen)
 
@@ -350,15 +352,14 @@ class Protection:
                 function.timeout_s = self._building_timeout
 
     async def _on_job_start(self, ctx: Context) -> None:
-        await self._workers[ctx["redis"]].before_job(ctx, _harmless(self._settings.get("on_job_start")))
+        await self._workers[ctx["redis"]].before_job(ctx, self._theirs_before)
 
     async def _after_job_end(self, ctx: Context) -> None:
         worker = self._workers.get(ctx["redis"])
         if worker is not None:
             await worker.after_job(ctx)
-        theirs = _harmless(self._settings.get("after_job_end"))
-        if theirs is not None:
-            await theirs(ctx)
+        if self._theirs_after is not None:
+            await self._theirs_after(ctx)
 
     def _ended_unseen(self, job: EndedUnseen) -> None:
         workers = list(self._workers.values())

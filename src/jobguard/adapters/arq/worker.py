@@ -23,10 +23,11 @@ from jobguard.events import DeadLettered, Failed, StoreFailed
 from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import NO_HISTORY, JobRef
-from jobguard.leases import Heartbeat, Held, now
+from jobguard.leases import Heartbeat, Held, new_token, now
 from jobguard.letters import End, letter_id, to_text, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering
+from jobguard.scopes import Deadline
 from jobguard.stores.base import UNKNOWN_TASK, Settlement, State
 from jobguard.task import Task
 
@@ -98,6 +99,8 @@ class RunningWorker:
             while (earlier := self._unfinished.get(ctx["job_id"])) is not None:
                 if job is not None:
                     job.late = True
+                if earlier.finished is None:
+                    earlier.finished = anyio.Event()
                 await earlier.finished.wait()
             if hook is not None:
                 await hook(ctx)
@@ -119,13 +122,16 @@ class RunningWorker:
         delivery = self._delivery(entry, ctx, job, held)
         guard = delivering.set(self.guard)
         ticket = None if entry.task is None else arriving.set(Ticket(delivery))
-        self._marks.add(held)
+        if job.mark is None:
+            self._marks.add(held)
         self._unfinished[delivery.ref.id] = delivery
         try:
             if job.late:
                 await delivery.uncount()
             else:
-                with held.deadline():
+                deadline = Deadline()
+                held.ends(deadline)
+                with deadline:
                     result = await self._call(entry, ctx, args, kwargs)
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
@@ -150,7 +156,7 @@ class RunningWorker:
     def _mark(self, job_id: str) -> Held:
         """The mark that ARQ has just set for a job."""
         until = now() + self._lease * FIRST_LEASE
-        return Held(in_progress_key_prefix + job_id, secrets.token_urlsafe(9), until)
+        return Held(in_progress_key_prefix + job_id, new_token(), until)
 
     async def _call(
         self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -180,7 +186,8 @@ class RunningWorker:
         delivery = self._unfinished.pop(ctx["job_id"], None)
         if delivery is None:
             return
-        delivery.finished.set()
+        if delivery.finished is not None:
+            delivery.finished.set()
         if not delivery.again:
             return
         try:
