@@ -43,15 +43,14 @@ class Held:
         over: the body was told to end.
     """
 
-    __slots__ = ("_deadline", "lost", "name", "over", "token", "until")
+    lost: bool = False
+    over: bool = False
+    _deadline: Deadline | None = None
 
     def __init__(self, name: str, token: str, until: float) -> None:
         self.name: str = name
         self.token: str = token
         self.until: float = until
-        self.lost: bool = False
-        self.over: bool = False
-        self._deadline: Deadline | None = None
 
     def ends(self, deadline: Deadline) -> None:
         """Let the lease's end be that of what runs under `deadline`, while a heartbeat has it."""

@@ -61,15 +61,14 @@ class Deadline:
             exception: its owner looks here.
     """
 
-    __slots__ = ("_before", "_scope", "_task", "_timer", "_when", "expired")
+    expired: bool = False
+    _before: int = 0
+    _task: asyncio.Task[Any] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _scope: anyio.CancelScope | None = None
 
     def __init__(self, when: float = inf) -> None:
         self._when = when
-        self._before = 0
-        self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._scope: anyio.CancelScope | None = None
-        self.expired: bool = False
 
     def __enter__(self) -> Deadline:
         if not on_asyncio():
@@ -91,11 +90,12 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> bool:
         scope, task = self._scope, self._task
-        self._scope = self._task = None
         if scope is not None:
+            self._scope = None
             swallowed = bool(scope.__exit__(kind, error, traceback))
             self.expired = self.expired or scope.cancel_called
             return swallowed
+        self._task = None
         if self._timer is not None:
             self._timer.cancel()
         if not self.expired or task is None:
