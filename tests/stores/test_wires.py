@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
+from jobguard.errors import StoreUnavailable
 from jobguard.stores import RedisStore, wires
-from jobguard.stores.base import Claim, Verdict
+from jobguard.stores.base import Claim, Settlement, State, Verdict
 from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
@@ -114,6 +116,58 @@ async def test_asks_for_a_sign_of_life_only_between_replies(redis_url: str) -> N
             replies = await asyncio.gather(*(store.claim(claim(number)) for number in range(120)))
             assert [reply.owner or "one" for reply in replies] == ["one"] * 120
             await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_answer_belongs_to_its_question(
+    wired_client: Redis, wire: Wire, redis_client: Redis, seed: int
+) -> None:
+    """Replies are lost, connections killed, scripts forgotten, callers cancelled: no answer goes astray."""
+    random = Random(seed)
+    store = RedisStore(wired_client)
+    wrong: list[object] = []
+    answered = 0
+
+    async def work(name: str) -> None:
+        nonlocal answered
+        for number in range(40):
+            key = f"{name}-{number}"
+            mine = claim(number)._replace(key=key, owner=key)
+            task = asyncio.ensure_future(store.claim(mine))
+            if random.random() < 0.2:
+                await asyncio.sleep(random.choice([0, 0.001]))
+                task.cancel()
+            try:
+                fence = (await task).fence
+                settled = Settlement(key, key, "t", fence, State.SUCCESS, 60.0, 60.0, body=f"of {key}")
+                await store.settle(settled)
+                reply = await store.claim(mine._replace(owner="other", token="u"))
+            except (asyncio.CancelledError, StoreUnavailable):
+                continue
+            answered += 1
+            if (reply.verdict, reply.owner, reply.body) != (Verdict.SUCCEEDED, key, f"of {key}"):
+                wrong.append(reply)
+
+    async def sabotage() -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.005, 0.03))
+            match random.randrange(3):
+                case 0:
+                    wire.lose_replies(1)
+                case 1:
+                    await redis_client.client_kill_filter(_type="normal", skipme=True)
+                case _:
+                    await redis_client.script_flush()
+
+    saboteur = asyncio.ensure_future(sabotage())
+    await asyncio.gather(*(work(f"worker{number}") for number in range(12)))
+    saboteur.cancel()
+    wire.lose_replies(0)
+    assert not wrong
+    assert answered > 100
+    assert (await store.claim(claim(0))).verdict is Verdict.GRANTED
+    await store.aclose()
+    assert in_use(wired_client.connection_pool) == 0
 
 
 async def test_lets_go_of_its_connections_when_closed(redis_client: Redis) -> None:
