@@ -118,6 +118,28 @@ async def test_asks_for_a_sign_of_life_only_between_replies(redis_url: str) -> N
             await asyncio.sleep(0.002)
 
 
+@pytest.mark.parametrize("limit", [None, 30.0])
+async def test_a_cancelled_caller_breaks_no_connection(
+    wire: Wire, redis_client: Redis, limit: float | None
+) -> None:
+    """Whoever is cancelled, at whatever moment, ends so, and the others go on over the same connection."""
+    async with Redis.from_url(wire.url, socket_timeout=limit) as client:
+        store = RedisStore(client)
+        await store.claim(claim(0))
+        connections = wire.connections
+        for ticks in range(8):
+            cancelled = asyncio.ensure_future(store.claim(claim(1)))
+            other = asyncio.ensure_future(store.claim(claim(2)))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            if cancelled.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await cancelled
+            assert (await other).verdict is Verdict.GRANTED
+        assert wire.connections == connections
+        await store.aclose()
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_every_answer_belongs_to_its_question(
     wired_client: Redis, wire: Wire, redis_client: Redis, seed: int

@@ -35,15 +35,17 @@ class _Wire:
     """A connection, and the commands that wait for their replies on it.
 
     Attributes:
+        limited: each write and read has a time limit.
         asked: when the first of the waiting commands was sent, on the event loop's clock.
         over: nothing more is sent on it.
         broken: nothing more is read from it.
     """
 
-    __slots__ = ("asked", "broken", "connection", "loop", "over", "reader", "waiting")
+    __slots__ = ("asked", "broken", "connection", "limited", "loop", "over", "reader", "waiting")
 
     def __init__(self, connection: AbstractConnection, loop: asyncio.AbstractEventLoop) -> None:
         self.connection = connection
+        self.limited = connection.socket_timeout is not None
         self.loop = loop
         self.waiting: deque[Command] = deque()
         self.asked = 0.0
@@ -70,8 +72,12 @@ class Wires:
         self._ending: set[asyncio.Task[None]] = set()
 
     def ready(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether commands can be written at once."""
-        return self._wire is not None and self._wire.loop is loop
+        """Whether commands can be written at once, without a place where the writer may be cancelled.
+
+        Where writing has a time limit, redis-py leaves it to another task.
+        """
+        wire = self._wire
+        return wire is not None and wire.loop is loop and not wire.limited
 
     @property
     def quiet(self) -> bool:
@@ -79,7 +85,7 @@ class Wires:
         return self._wire is None or not self._wire.waiting
 
     async def send(self, commands: Sequence[Command]) -> None:
-        """Write commands. If `ready`, it waits only where the buffers are full; else one call at a time."""
+        """Write commands. Waits only where buffers are full if `ready`; if not, call it one at a time."""
         loop = asyncio.get_running_loop()
         wire = self._wire
         if wire is None or wire.loop is not loop:
