@@ -10,6 +10,9 @@ from jobguard.letters import from_text
 from jobguard.policies import count
 from jobguard.stores.base import DeadLetter, LetterQueue, Store
 
+CLEARED_AT_ONCE = 500
+"""Letters that one operation of `clear` removes at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -66,6 +69,23 @@ class DeadLetterQueue:
     async def remove(self, id: str) -> bool:
         """Remove a letter for good; False = there was none."""
         return await self._store.remove_letter(self._queue, id)
+
+    async def clear(self) -> int:
+        """Remove every letter that the queue holds when this is called; how many those were.
+
+        In batches, so that no single one holds the store up. Letters that come meanwhile stay.
+        """
+        removed = 0
+        cursor: str | None = None
+        while True:
+            some, cursor = await self._store.clear_letters(self._queue, CLEARED_AT_ONCE, cursor)
+            removed += some
+            if some < CLEARED_AT_ONCE:
+                return removed
+
+    def named(self, name: str) -> DeadLetterQueue:
+        """Another queue of the same store and namespace."""
+        return DeadLetterQueue(self._store, name, namespace=self._queue.namespace)
 
     async def queues(self) -> builtins.list[str]:
         """The names of every queue of the namespace that has held a letter, sorted."""

@@ -132,6 +132,11 @@ class StoreProxy:
     async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
         return await self._pass("remove_letter", lambda: self.store.remove_letter(queue, id))
 
+    async def clear_letters(
+        self, queue: LetterQueue, limit: int, until: str | None
+    ) -> tuple[int, str | None]:
+        return await self._pass("clear_letters", lambda: self.store.clear_letters(queue, limit, until))
+
     async def letter_queues(self, namespace: str) -> list[str]:
         return await self._pass("letter_queues", lambda: self.store.letter_queues(namespace))
 

@@ -320,6 +320,22 @@ class Store(Protocol):
         """Remove a dead letter; False = there was none."""
         ...
 
+    async def clear_letters(
+        self, queue: LetterQueue, limit: int, until: str | None
+    ) -> tuple[int, str | None]:
+        """Remove up to `limit` letters, oldest first, of those that arrived no later than `until` says.
+
+        Args:
+            queue: whose.
+            limit: from 1 on; no more than 500 are removed at once.
+            until: what the call before returned, so that letters which came since stay; None = all
+                that are there now.
+
+        Returns:
+            How many were removed, and what to hand to the next call (None = there was none at all).
+        """
+        ...
+
     async def letter_queues(self, namespace: str) -> list[str]:
         """The name of every queue of a namespace that has held a letter, sorted."""
         ...

@@ -262,6 +262,20 @@ class MemoryStore:
         del letters.texts[id], letters.arrivals[id]
         return True
 
+    async def clear_letters(
+        self, queue: LetterQueue, limit: int, until: str | None
+    ) -> tuple[int, str | None]:
+        size, last = page_size(limit), page_start(until)
+        letters = self._letters.get(queue)
+        if letters is None or not letters.texts:
+            return 0, until
+        if last is None:
+            last = letters.last
+        ids = [id for id, arrival in letters.arrivals.items() if arrival <= last][:size]
+        for id in ids:
+            del letters.texts[id], letters.arrivals[id]
+        return len(ids), str(last)
+
     async def letter_queues(self, namespace: str) -> list[str]:
         return sorted(queue.name for queue in self._letters if queue.namespace == namespace)
 

@@ -34,6 +34,7 @@ _LOOK_UP = load_script("look_up")
 _PUT_LETTER = load_script("put_letter")
 _PAGE_LETTERS = load_script("page_letters")
 _REMOVE_LETTER = load_script("remove_letter")
+_CLEAR_LETTERS = load_script("clear_letters")
 
 _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
 _RERUN = (b"1",)
@@ -186,6 +187,15 @@ class RedisStore:
     async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
         keys = _letter_keys(queue)
         return bool(await self._batcher.run(_REMOVE_LETTER, 2, *keys, raw(id)))
+
+    async def clear_letters(
+        self, queue: LetterQueue, limit: int, until: str | None
+    ) -> tuple[int, str | None]:
+        size, last = page_size(limit), page_start(until)
+        removed, last_arrival = await self._batcher.run(
+            _CLEAR_LETTERS, 2, *_letter_keys(queue), b"%d" % size, b"" if last is None else b"%d" % last
+        )
+        return removed, text(last_arrival) or until
 
     async def letter_queues(self, namespace: str) -> list[str]:
         return sorted(map(text, await self._batcher.run(None, 0, b"SMEMBERS", _index(namespace))))

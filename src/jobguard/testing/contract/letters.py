@@ -101,6 +101,28 @@ class LetterContract:
         assert written.count(True) == 1
         assert await store.count_letters(queue) == 1
 
+    async def test_clears_a_queue_in_batches(self, store: Store, queue: LetterQueue) -> None:
+        """Letters go oldest first, so many at once, and what came after the first batch stays."""
+        await fill(store, queue, *"abcde")
+        await fill(store, queue._replace(name="other"), "x")
+        removed, until = await store.clear_letters(queue, 2, None)
+        assert removed == 2
+        assert (await store.page_letters(queue, 10, None)).entries == ("text e", "text d", "text c")
+        await fill(store, queue, "f")
+        assert await store.clear_letters(queue, 2, until) == (2, until)
+        assert await store.clear_letters(queue, 2, until) == (1, until)
+        assert await store.clear_letters(queue, 2, until) == (0, until)
+        assert await store.page_letters(queue, 10, None) == LetterPage(("text f",), None)
+        assert await store.count_letters(queue) == 1
+        assert await store.count_letters(queue._replace(name="other")) == 1
+
+    async def test_clears_an_empty_queue(self, store: Store, queue: LetterQueue) -> None:
+        """Where there is no letter, nothing is removed and there is nothing to go on from."""
+        assert await store.clear_letters(queue, 10, None) == (0, None)
+        await fill(store, queue, "a")
+        await store.remove_letter(queue, "a")
+        assert await store.clear_letters(queue, 10, None) == (0, None)
+
     async def test_lists_the_queues_of_a_namespace(self, store: Store, queue: LetterQueue) -> None:
         """Every queue that has held a letter is listed, sorted, and none of another namespace."""
         await fill(store, queue._replace(name="b"), "x")

@@ -1,0 +1,5 @@
+"""`python -m jobguard` is the `jobguard` command."""
+
+from jobguard.cli import main
+
+main()

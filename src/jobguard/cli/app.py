@@ -1,0 +1,61 @@
+"""The tree of commands, and how each of them ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from jobguard import __version__
+from jobguard.cli import dlq, job
+from jobguard.cli.exits import Ended, Exit
+from jobguard.cli.screen import Screen
+from jobguard.errors import ConfigurationError, StoreError, StoreUnavailable
+
+app = typer.Typer(
+    name="jobguard",
+    help="Look after the jobs that jobguard keeps: dead letters, and what is known of a key.",
+    epilog="The server is that of --url or JOBGUARD_URL; without either, redis://localhost:6379/0.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(dlq.commands, name="dlq")
+app.add_typer(job.commands, name="job")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"jobguard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None: ...
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code. What an operator can mend is told in a line, no traceback."""
+    screen = Screen()
+    try:
+        app(args=list(arguments), prog_name="jobguard")
+    except SystemExit as end:  # the way in which typer ends, also with its own errors of usage
+        return end.code if isinstance(end.code, int) else Exit.OK
+    except Ended as end:
+        screen.complain(str(end))
+        return end.code
+    except ConfigurationError as error:
+        screen.complain(str(error))
+        return Exit.USAGE
+    except StoreUnavailable as error:
+        screen.complain(f"{error}; is the server up, and is --url (or JOBGUARD_URL) the right one?")
+        return Exit.FAILED
+    except StoreError as error:
+        screen.complain(f"{error}; is it a Redis or Valkey, with this user's password and rights?")
+        return Exit.FAILED
+    return Exit.OK

@@ -1,0 +1,102 @@
+"""What people and programs get to see. Data goes to standard output, all else to standard error.
+
+Texts come from jobs, so they are hostile: whatever could steer a terminal is escaped, and markup of
+rich is never read. JSON is ASCII, which is safe as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobguard.codec import clip, printable
+
+CELL_LIMIT = 500
+"""Characters of a table's cell; what is longer is cut in its middle."""
+WIDE = 200
+"""Columns of a table where there is no terminal, so that nothing is cut without need."""
+
+
+class Screen:
+    """Where a command writes.
+
+    Args:
+        color: False = never; None = where standard output is a terminal and NO_COLOR is not set.
+        quiet: no messages, only data.
+    """
+
+    def __init__(self, *, color: bool | None = None, quiet: bool = False) -> None:
+        plain = color is False or "NO_COLOR" in os.environ
+        settings: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "no_color": plain}
+        self._out = Console(soft_wrap=False, **settings)
+        if not self._out.is_terminal:
+            self._out = Console(width=WIDE, **settings)
+        self._err = Console(stderr=True, **settings)
+        self._quiet = quiet
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody can be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def line(self, text: str) -> None:
+        """One line of data."""
+        self._out.print(Text(safe(text)), soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        if not self._quiet:
+            self._err.print(Text(safe(text)), soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        """One line about what went wrong; never left out."""
+        self._err.print(Text(f"jobguard: {safe(text)}"), soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Rows under headings, numbers to the right."""
+        found = [list(row) for row in rows]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for place, name in enumerate(columns):
+            number = bool(found) and all(isinstance(row[place], int) for row in found)
+            table.add_column(name, justify="right" if number else "left", overflow="fold")
+        for row in found:
+            table.add_row(*(Text(clip(safe(_shown(value)), CELL_LIMIT)) for value in row))
+        self._out.print(table)
+
+    def fields(self, values: Mapping[str, object]) -> None:
+        """One thing, a line a field; texts of several lines keep their lines, indented."""
+        for name, value in values.items():
+            text = _shown(value)
+            lines = text.split("\n") if "\n" in text else [text]
+            self._out.print(Text(f"{name}:", style="bold"), Text(safe(lines[0])), soft_wrap=True)
+            for line in lines[1:]:
+                self._out.print(Text(f"    {safe(line)}"), soft_wrap=True)
+
+    def json(self, value: object) -> None:
+        """One JSON value on a line of its own."""
+        self._out.file.write(json.dumps(value, separators=(",", ":"), default=str) + "\n")
+
+
+def safe(text: str) -> str:
+    """Text that a terminal only shows."""
+    return printable(text)
+
+
+def moment(seconds: float) -> str:
+    """A time of day as people read it, with its zone."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds!r}"
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)
