@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import redis
 from arq.connections import ArqRedis
 from arq.jobs import Job as QueuedJob
 
@@ -30,12 +32,17 @@ LEASE = 1.5
 PATIENCE = 30.0
 """Seconds after which what should have happened long ago is taken not to happen."""
 
+MAY_MISS_A_SIGNAL = sys.version_info < (3, 12) and int(redis.__version__.partition(".")[0]) >= 8
+"""`asyncio.wait_for` of Python 3.11 returns a result that comes at the same moment as a cancellation, and
+drops that. redis-py 8 waits so for each write, ARQ's main loop included, which then does not hear of the
+first SIGTERM; whoever supervises it sends another."""
+
 Entry = dict[str, Any]
 
 
-async def wait_until(happened: Callable[[], Any], what: str = "") -> Any:
+async def wait_until(happened: Callable[[], Any], what: str = "", within: float = PATIENCE) -> Any:
     """Poll until `happened()` (or what it awaits) is true, and return that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + within
     while True:
         answer = happened()
         if inspect.isawaitable(answer):
@@ -43,7 +50,7 @@ async def wait_until(happened: Callable[[], Any], what: str = "") -> Any:
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"did not happen in {PATIENCE:g} s: {what or inspect.getsource(happened)}")
+            raise AssertionError(f"did not happen in {within:g} s: {what or inspect.getsource(happened)}")
         await asyncio.sleep(0.03)
 
 
@@ -107,6 +114,17 @@ class WorkerProcess:
         """The exit code, once the process has ended."""
         await wait_until(lambda: not self.running, f"end of worker {self.pid}")
         return self._process.wait()
+
+    async def thaw_and_stop(self) -> int:
+        """Let a stopped process go on with a SIGTERM waiting for it, and end."""
+        self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)
+        if MAY_MISS_A_SIGNAL:
+            with suppress(AssertionError):
+                await wait_until(lambda: not self.running, within=5.0)
+            if self.running:
+                self.send(signal.SIGTERM)
+        return await self.ended()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.send(number)

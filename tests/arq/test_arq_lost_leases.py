@@ -170,9 +170,7 @@ async def test_a_worker_shut_down_with_a_lost_run_leaves_the_job_of_the_new_hold
 ) -> None:
     """The cancellation of a late run is no more the job's than its end would be."""
     frozen, jobs = await frozen_and_taken_over(bench, "wait go")
-    frozen.send(signal.SIGTERM)
-    frozen.send(signal.SIGCONT)
-    assert await frozen.ended() == 0
+    assert await frozen.thaw_and_stop() == 0
     await all_intact(bench, jobs.values())
     bench.open("go")
     for task, job in jobs.items():

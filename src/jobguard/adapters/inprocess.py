@@ -32,9 +32,9 @@ class LocalDelivery:
     lost = False
 
     def __init__(self, ref: JobRef | None = None) -> None:
-        self._id, self.token = new_local_id()
-        if ref is not None:
-            self._id = ref.id
+        id, token = new_local_id()
+        self.token: str = token
+        self._id: str = id if ref is None else ref.id
         self.identity: str = f"{LOCAL}:{self._id}:0"
 
     @property

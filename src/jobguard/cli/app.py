@@ -12,7 +12,7 @@ from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.screen import Screen
 from jobguard.errors import ConfigurationError, StoreError, StoreUnavailable
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="jobguard",
     help="Look after the jobs that jobguard keeps: dead letters, and what is known of a key.",
     epilog="The server is that of --url or JOBGUARD_URL; without either, redis://localhost:6379/0.",

@@ -31,7 +31,9 @@ from jobguard.cli.screen import Screen, moment
 from jobguard.dlq import DeadLetterQueue
 from jobguard.stores.base import DeadLetter
 
-commands = typer.Typer(help="Read and tidy dead letter queues.", no_args_is_help=True, rich_markup_mode=None)
+commands: typer.Typer = typer.Typer(
+    help="Read and tidy dead letter queues.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of letters.", show_default=False)]
 

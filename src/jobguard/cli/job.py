@@ -23,7 +23,7 @@ from jobguard.cli.options import (
 from jobguard.dlq import check_name
 from jobguard.stores.base import Record, State
 
-commands = typer.Typer(
+commands: typer.Typer = typer.Typer(
     help="What the store knows of a deduplication key.", no_args_is_help=True, rich_markup_mode=None
 )
 

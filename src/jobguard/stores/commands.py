@@ -51,10 +51,10 @@ class Command:
     def __init__(
         self, script: Script | None, keys: int, arguments: tuple[bytes, ...], future: asyncio.Future[Any]
     ) -> None:
-        self.script = script
-        self.keys = keys
-        self.arguments = arguments
-        self.future = future
+        self.script: Script | None = script
+        self.keys: int = keys
+        self.arguments: tuple[bytes, ...] = arguments
+        self.future: asyncio.Future[Any] = future
         self.by_text: bool = False
         self.resends: int = 0
 
