@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -123,6 +124,64 @@ def test_python_blocks_run_and_print_what_the_page_says(page: Path) -> None:
             assert said[id(block)] == following.text, (
                 f"{name_of(page)}:{following.line} is not what the block prints"
             )
+
+
+VARIES = (
+    (re.compile(r"\b[0-9a-f]{24}\b"), "<id>"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "<key>"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"), "<time>"),
+    (re.compile(r"\b\d{16}\b"), "<cursor>"),
+)
+"""What is another one in each session."""
+NAMED_IN_SHELL = """
+ID=$(jobguard dlq list --queue whatsapp --limit 1 --jsonl --quiet | sed -E 's/.*"id":"([0-9a-f]+)".*/\\1/')
+KEY=$(python -c "import jobguard.keys as k; f=lambda order: 0; f.__qualname__='charge'
+print(k.compile_key(f, key='{order}', scope='charge')((7,), {}).digest)")
+"""
+"""What a page's commands mean by $ID and $KEY: the newest letter, and the key of `charge(7)`."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```console" in page.read_text("utf-8")], ids=name_of
+)
+def test_sessions_in_a_shell_print_what_the_page_says(page: Path) -> None:
+    """Every `console` block, in order, on a server where the page's Python has run: the same lines appear."""
+    found = list(blocks(page))
+    with EmbeddedValkey() as server:
+        run(
+            page,
+            [
+                (name_of(page), block.text.replace(SERVER, server.url))
+                for block in found
+                if block.language == "python"
+            ],
+        )
+        script = ["exec 2>&1", NAMED_IN_SHELL]
+        session = "".join(block.text for block in found if block.language == "console").splitlines()
+        for line in session:
+            if line.startswith("$ "):
+                script += [f"echo {shlex.quote(line)}", line.removeprefix("$ ")]
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(script)],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=os.environ
+            | {
+                "JOBGUARD_URL": server.url,
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "TZ": "UTC",
+            },
+            timeout=120,
+            check=False,
+        )
+    assert _without_what_varies(done.stdout) == _without_what_varies("\n".join(session))
+
+
+def _without_what_varies(text: str) -> list[str]:
+    for pattern, name in VARIES:
+        text = pattern.sub(name, text)
+    return [line.rstrip() for line in text.strip().splitlines()]
 
 
 def test_readmes_example_is_a_program_of_twelve_lines() -> None:
