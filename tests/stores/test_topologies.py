@@ -96,6 +96,25 @@ class TestCluster(StoreContract):
             async with Redis.from_url(server.url) as client:
                 assert await client.dbsize() > 50
 
+    def test_goes_on_after_every_task_was_cancelled(self, cluster: list[EmbeddedValkey]) -> None:
+        """Somebody cancels all tasks of the event loop, at any tick: the store answers again."""
+
+        async def cancelled_after(ticks: int) -> None:
+            store = RedisStore.from_url(cluster_url(cluster))
+            keys = [f"cancelled:{ticks}:{number}" for number in range(3)]
+            tasks = [asyncio.ensure_future(store.look_up(key)) for key in keys]
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.wait(tasks)
+            async with asyncio.timeout(20):
+                assert await store.look_up(keys[0]) is None
+                await store.aclose()
+
+        for ticks in range(12):
+            asyncio.run(cancelled_after(ticks))
+
     async def test_relearns_scripts_on_every_node(
         self, store: RedisStore, cluster: list[EmbeddedValkey]
     ) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from random import Random
+from typing import Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
 from jobguard.errors import StoreUnavailable
-from jobguard.stores import RedisStore, wires
+from jobguard.stores import RedisStore, batching, wires
 from jobguard.stores.base import Claim, Settlement, State, Verdict
 from tests.stores.conftest import Wire
 
@@ -140,6 +142,85 @@ async def test_a_cancelled_caller_breaks_no_connection(
         await store.aclose()
 
 
+@pytest.mark.parametrize("options", [{}, {"max_connections": 1}, {"socket_timeout": 30}], ids=str)
+@pytest.mark.parametrize("known", [True, False])
+def test_goes_on_after_every_task_was_cancelled(redis_url: str, options: dict[str, Any], known: bool) -> None:
+    """Somebody cancels all tasks of the event loop, at any tick: the store answers again, and lets go."""
+
+    async def cancelled_after(ticks: int) -> None:
+        async with Redis.from_url(redis_url, **options) as client:
+            store = RedisStore(client)
+            if known:
+                await store.claim(claim(0))
+            tasks = [asyncio.ensure_future(store.look_up(f"k{number}")) for number in range(3)]
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.wait(tasks)
+            async with asyncio.timeout(20):
+                assert await store.look_up("again") is None
+                await store.aclose()
+            await given_back(client.connection_pool)
+
+    for ticks in range(14):
+        asyncio.run(cancelled_after(ticks))
+
+
+async def test_a_retired_connection_is_not_overtaken(
+    wired_client: Redis, wire: Wire, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection whose time is up stays in use while replies are to come, so that order holds."""
+    monkeypatch.setattr(wires, "KEPT", 0.02)
+    store = RedisStore(wired_client)
+    await store.claim(claim(0))
+    connections = wire.connections
+    await redis_client.client_pause(60_000, all=False)
+    claimed = asyncio.ensure_future(store.claim(claim(1)))
+    await wire.heard()
+    await asyncio.sleep(0.1)
+    forgotten = asyncio.ensure_future(store.forget("k1"))
+    await wire.heard()
+    await redis_client.client_unpause()
+    assert ((await claimed).verdict, await forgotten) == (Verdict.GRANTED, True)
+    assert wire.connections == connections
+
+
+async def test_a_small_pool_costs_no_resends(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only connection of a pool is back before it is asked for again."""
+    monkeypatch.setattr(batching, "RESEND_PAUSE", 3600.0)
+    async with Redis.from_url(redis_url, max_connections=1) as client:
+        store = RedisStore(client)
+        async with asyncio.timeout(20):
+            for number in range(50):
+                assert (await store.claim(claim(number))).verdict is Verdict.GRANTED
+        await store.aclose()
+
+
+async def test_takes_a_connection_as_early_releases_of_redis_py_give_it(redis_url: str) -> None:
+    """Before release 5.3 a pool wants to know for which command."""
+
+    class EarlyPool(ConnectionPool):
+        async def get_connection(self, command_name: str, *keys: Any, **options: Any) -> Any:
+            return await super().get_connection()
+
+    async with Redis.from_pool(EarlyPool.from_url(redis_url)) as client:
+        store = RedisStore(client)
+        assert (await store.claim(claim(1))).verdict is Verdict.GRANTED
+        await store.aclose()
+
+
+async def test_may_be_closed_twice_at_once(redis_client: Redis) -> None:
+    """Whoever closes a store waits for what is under way, and none of them for ever."""
+    store = RedisStore(redis_client)
+    await store.claim(claim(0))
+    under_way = asyncio.ensure_future(store.claim(claim(1)))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await asyncio.gather(store.aclose(), store.aclose())
+    assert under_way.done()
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_every_answer_belongs_to_its_question(
     wired_client: Redis, wire: Wire, redis_client: Redis, seed: int
@@ -211,3 +292,24 @@ def test_serves_one_event_loop_after_another(redis_url: str) -> None:
         return reply.verdict
 
     assert [asyncio.run(use()), asyncio.run(use())] == [Verdict.GRANTED] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*unclosed:ResourceWarning")  # what nobody closed is the point here
+def test_serves_an_event_loop_after_one_that_was_closed_on_it(redis_url: str) -> None:
+    """Also where nobody tidied up, the next event loop gets a connection of its own."""
+    client = Redis.from_url(redis_url)
+    store = RedisStore(client)
+
+    async def use(number: int) -> Verdict:
+        return (await store.claim(claim(number))).verdict
+
+    first = asyncio.new_event_loop()
+    found = [first.run_until_complete(use(1))]
+    first.close()
+    found.append(asyncio.run(use(2)))
+    with asyncio.Runner() as runner:
+        found.append(runner.run(use(3)))
+        runner.run(store.aclose())
+        runner.run(client.aclose())
+    assert found == [Verdict.GRANTED] * 3
+    gc.collect()  # what is left behind warns here

@@ -102,7 +102,7 @@ class ClaimReply(NamedTuple):
         fence: GRANTED: the number of this claim; else the holder's.
         wait: BUSY and RUNNING: seconds until the lease ends or the retry is due (0 if overdue).
         crashes: runs of this key that ended without an outcome since it last ended.
-        elapsed: seconds since this job's first claim of the key.
+        elapsed: GRANTED: seconds since this job's first claim of the key; else of no meaning.
         history: the text that this job's last settlement left; "" for a new one.
         fingerprint: the one stored with the record before this claim; "" = none.
         body: SUCCEEDED: the stored result; ENDED: the text left by the settlement; else None.

@@ -38,6 +38,8 @@ Client = Redis | RedisCluster
 CROWD = 8
 """So many commands or more that were answered together are sent in halves when they come back: the
 server works on the first while this process makes the second."""
+OVERHEAD = 200
+"""Bytes of a command besides its arguments, roughly."""
 RESENDS = 2
 """How often a command is sent again when its answer did not come."""
 RESEND_PAUSE = 0.05
@@ -62,7 +64,7 @@ _PASSING = frozenset({"CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"})
 class _Lines(Protocol):
     """The way to the servers."""
 
-    def ready(self, loop: asyncio.AbstractEventLoop) -> bool: ...
+    def ready(self, loop: asyncio.AbstractEventLoop, size: int) -> bool: ...
     @property
     def quiet(self) -> bool: ...
     async def send(self, commands: Sequence[Command]) -> None: ...
@@ -92,6 +94,7 @@ class Batcher:
         self._loop = loop
         self._again: list[Command] = []
         self._fresh: list[Command] = []
+        self._size = 0
         self._unfinished = 0
         self._finished: asyncio.Event | None = None
         self._departure: asyncio.Task[None] | None = None
@@ -120,8 +123,14 @@ class Batcher:
             self._enough = self._expected()
         fresh.append(command)
         self._unfinished += 1
-        if len(fresh) >= self._enough and not self._again and self._free() and self._lines.ready(loop):
-            self._fresh = []
+        self._size += sum(map(len, arguments)) + OVERHEAD
+        if (
+            len(fresh) >= self._enough
+            and not self._again
+            and self._free()
+            and self._lines.ready(loop, self._size)
+        ):
+            self._fresh, self._size = [], 0
             await self._lines.send(fresh)
         elif len(fresh) == 1:
             loop.call_soon(self._depart)
@@ -165,21 +174,27 @@ class Batcher:
         """Send what has gathered: this tick has issued all it will."""
         if (self._fresh or self._again) and self._free() and self._loop is not None:
             self._departure = self._loop.create_task(self._send_off())
+            self._departure.add_done_callback(self._departed)
 
     async def _send_off(self) -> None:
-        try:
-            while (self._fresh or self._again) and self._pause is None:
-                commands, self._again = self._again, []
-                fresh, self._fresh = self._fresh, []
-                for command in fresh:
-                    if command.future.cancelled():
-                        self._count_off()
-                    else:
-                        commands.append(command)
-                if commands:
-                    await self._lines.send(commands)
-        finally:
+        while (self._fresh or self._again) and self._pause is None:
+            commands, self._again = self._again, []
+            fresh, self._fresh, self._size = self._fresh, [], 0
+            for command in fresh:
+                if command.future.cancelled():
+                    self._count_off()
+                else:
+                    commands.append(command)
+            if commands:
+                await self._lines.send(commands)
+
+    def _departed(self, departure: asyncio.Task[None]) -> None:
+        """Go on after a departure, also one that somebody has cancelled, maybe before it began."""
+        if self._departure is departure:
             self._departure = None
+            self._depart()
+        if not departure.cancelled():
+            departure.exception()  # there is none: senders hand every error to those who wait
 
     def _answer(self, command: Command, reply: object) -> None:
         """Hand a reply to the one who waits, or send the command again."""
@@ -227,12 +242,14 @@ class Batcher:
     def _count_off(self) -> None:
         self._unfinished -= 1
         if not self._unfinished and self._finished is not None:
-            self._finished.set()
+            finished, self._finished = self._finished, None
+            finished.set()
 
     async def drain(self) -> None:
         """Wait for all that is under way, and give connections back."""
-        if self._unfinished and asyncio.get_running_loop() is self._loop:
-            self._finished = asyncio.Event()
+        while self._unfinished and asyncio.get_running_loop() is self._loop:
+            if self._finished is None:
+                self._finished = asyncio.Event()
             await self._finished.wait()
         await self._lines.aclose()
 

@@ -35,10 +35,11 @@ class ClusterLines:
         self._client = client
         self._answered = answered
         self._unanswered = unanswered
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._queues: defaultdict[str, list[Command]] = defaultdict(list)
         self._travelling: dict[str, asyncio.Task[None]] = {}
 
-    def ready(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def ready(self, loop: asyncio.AbstractEventLoop, size: int) -> bool:
         """Commands always gather for a tick: where they go has to be looked up."""
         return False
 
@@ -48,18 +49,34 @@ class ClusterLines:
 
     async def send(self, commands: Sequence[Command]) -> None:
         """Hand commands to the nodes that serve their keys, so that one node down stops no other."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # what was under way on another event loop ended with it
+            self._loop = loop
+            self._queues.clear()
+            self._travelling.clear()
         try:
             await self._client.initialize()
         except Exception as error:  # whatever it is, those who wait must hear of it
             self._unanswered(commands, error)
             return
-        loop = asyncio.get_running_loop()
+        except BaseException:
+            self._unanswered(commands, RedisConnectionError("looking for the servers was cut off"))
+            raise
         for command in commands:
             name = self._node_of(command)
             self._queues[name].append(command)
-            task = self._travelling.get(name)
-            if task is None or task.get_loop() is not loop:
-                self._travelling[name] = loop.create_task(self._travel(name))
+            self._start(name, loop)
+
+    def _start(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        if name in self._queues and name not in self._travelling and loop is self._loop:
+            task = self._travelling[name] = loop.create_task(self._travel(name))
+            task.add_done_callback(lambda task: self._arrived(name, task))
+
+    def _arrived(self, name: str, task: asyncio.Task[None]) -> None:
+        """Go on for a node, also after a task that somebody has cancelled, maybe before it began."""
+        if self._travelling.get(name) is task:
+            del self._travelling[name]
+            self._start(name, task.get_loop())
 
     def _node_of(self, command: Command) -> str:
         try:
@@ -71,20 +88,17 @@ class ClusterLines:
 
     async def _travel(self, name: str) -> None:
         """Send what has gathered for a node, until nothing has. Each waits for the last: order holds."""
-        try:
-            while commands := self._queues.pop(name, None):
-                try:
-                    replies = await self._exchange(commands)
-                except Exception as error:  # whatever it is, those who wait must hear of it
-                    self._unanswered(commands, error)
-                except BaseException:
-                    self._unanswered(commands, RedisConnectionError("a pipeline was cut off"))
-                    raise
-                else:
-                    for command, reply in zip(commands, replies, strict=True):
-                        self._answered(command, reply)
-        finally:
-            del self._travelling[name]
+        while commands := self._queues.pop(name, None):
+            try:
+                replies = await self._exchange(commands)
+            except Exception as error:  # whatever it is, those who wait must hear of it
+                self._unanswered(commands, error)
+            except BaseException:
+                self._unanswered(commands, RedisConnectionError("a pipeline was cut off"))
+                raise
+            else:
+                for command, reply in zip(commands, replies, strict=True):
+                    self._answered(command, reply)
 
     async def _exchange(self, commands: Sequence[Command]) -> Sequence[object]:
         client: Any = self._client  # redis-py annotates commands and pipelines only here and there

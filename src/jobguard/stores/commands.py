@@ -44,9 +44,10 @@ class Command:
         future: gets the reply.
         by_text: the server does not know the script, so it is sent in full.
         resends: how often it was sent again for want of a reply.
+        size: bytes that it took when it was packed.
     """
 
-    __slots__ = ("arguments", "by_text", "future", "keys", "resends", "script")
+    __slots__ = ("arguments", "by_text", "future", "keys", "resends", "script", "size")
 
     def __init__(
         self, script: Script | None, keys: int, arguments: tuple[bytes, ...], future: asyncio.Future[Any]
@@ -57,6 +58,7 @@ class Command:
         self.future: asyncio.Future[Any] = future
         self.by_text: bool = False
         self.resends: int = 0
+        self.size: int = 0
 
     @property
     def key(self) -> bytes:
@@ -79,7 +81,9 @@ def packed(commands: Sequence[Command]) -> bytes:
         for argument in command.arguments:
             sized += (len(argument), argument)
         form = _form(command.script, command.keys, command.by_text, len(command.arguments))
-        parts.append(form % tuple(sized))
+        part = form % tuple(sized)
+        command.size = len(part)
+        parts.append(part)
     return b"".join(parts)
 
 

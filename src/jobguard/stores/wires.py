@@ -1,9 +1,9 @@
 """A connection of redis-py's pool that all commands of an event loop share.
 
-Commands are written as they come, whatever is still to be answered; a task reads the replies, which
-come in the same order. To take a connection out of the pool for each command costs a third of a
-lone round trip: the pool looks whether the server has hung up meanwhile. A connection that breaks
-is an error like any other, and its commands are sent again over one that the pool has looked at.
+Commands are written as they come, whatever is still to be answered; while any is, a task reads the
+replies, which come in the same order. To take a connection out of the pool for each command costs a
+third of a lone round trip: the pool looks whether the server has hung up meanwhile. A connection that
+breaks is an error like any other, and its commands are sent again over one that the pool has looked at.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobguard.stores.commands import Command, packed
 
@@ -26,6 +27,8 @@ KEPT = 1.0
 """Seconds for which a connection is kept; then the pool gets it back, and what it does on that."""
 SMALL = 10
 """In a pool of fewer connections none is kept idle: the client's other users need every one."""
+ROOM = 32 * 1024
+"""Bytes without an answer up to which a write never waits: asyncio's buffers take twice as many."""
 
 Answered = Callable[[Command, object], None]
 Unanswered = Callable[[Sequence[Command], Exception], None]
@@ -36,21 +39,27 @@ class _Wire:
 
     Attributes:
         limited: each write and read has a time limit.
-        asked: when the first of the waiting commands was sent, on the event loop's clock.
-        over: nothing more is sent on it.
-        broken: nothing more is read from it.
+        size: bytes of the waiting commands.
+        senders: writes that have begun and not ended.
+        over: nothing more is to be sent on it.
+        broken: nothing more is to be read from it.
+        returned: it was given back.
     """
 
-    __slots__ = ("asked", "broken", "connection", "limited", "loop", "over", "reader", "waiting")
+    __slots__ = (
+        "broken", "connection", "limited", "loop", "over", "reader", "returned", "senders", "size", "waiting",
+    )  # fmt: skip
 
     def __init__(self, connection: AbstractConnection, loop: asyncio.AbstractEventLoop) -> None:
         self.connection = connection
-        self.limited = connection.socket_timeout is not None
         self.loop = loop
+        self.limited = connection.socket_timeout is not None
         self.waiting: deque[Command] = deque()
-        self.asked = 0.0
+        self.size = 0
+        self.senders = 0
         self.over = False
         self.broken = False
+        self.returned = False
         self.reader: asyncio.Task[None] | None = None
 
 
@@ -64,20 +73,22 @@ class Wires:
     """
 
     def __init__(self, pool: ConnectionPool, answered: Answered, unanswered: Unanswered) -> None:
-        self._pool = pool
+        self._pool: Any = pool  # redis-py annotates replies and pools only here and there
         self._small: bool = pool.max_connections < SMALL
+        named = signature(self._pool.get_connection).parameters.get("command_name")
+        self._name = ("_",) if named is not None and named.default is Parameter.empty else ()  # before 5.3
         self._answered = answered
         self._unanswered = unanswered
         self._wire: _Wire | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Task[None]] = set()
 
-    def ready(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether commands can be written at once, without a place where the writer may be cancelled.
+    def ready(self, loop: asyncio.AbstractEventLoop, size: int) -> bool:
+        """Whether commands of so many bytes can be written without waiting: nobody can be cancelled at it.
 
         Where writing has a time limit, redis-py leaves it to another task.
         """
         wire = self._wire
-        return wire is not None and wire.loop is loop and not wire.limited
+        return wire is not None and wire.loop is loop and not wire.limited and wire.size + size <= ROOM
 
     @property
     def quiet(self) -> bool:
@@ -85,7 +96,7 @@ class Wires:
         return self._wire is None or not self._wire.waiting
 
     async def send(self, commands: Sequence[Command]) -> None:
-        """Write commands. Waits only where buffers are full if `ready`; if not, call it one at a time."""
+        """Write commands. Does not wait if `ready`; if not, call it one at a time."""
         loop = asyncio.get_running_loop()
         wire = self._wire
         if wire is None or wire.loop is not loop:
@@ -97,98 +108,134 @@ class Wires:
             except BaseException:
                 self._unanswered(commands, RedisConnectionError("connecting was cut off"))
                 raise
-        if not wire.waiting:
-            wire.asked = loop.time()
+        data = packed(commands)
         wire.waiting.extend(commands)
-        connection: Any = wire.connection  # redis-py annotates replies and pools only here and there
+        wire.size += len(data)
+        wire.senders += 1
+        if wire.reader is None:
+            self._start_reader(wire)
+        connection: Any = wire.connection
         try:
             # redis-py's own sign of life would take the reply of another command.
-            await connection.send_packed_command(packed(commands), check_health=False)
+            await connection.send_packed_command(data, check_health=False)
         except Exception as error:
             self._break(wire, error)
-        except BaseException:  # the sender was cancelled half-way
+        except BaseException:
             self._break(wire, RedisConnectionError("a command was cut off while it was sent"))
             raise
+        finally:
+            wire.senders -= 1
+            self._give_back_if_over(wire)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Wire:
         before, self._wire = self._wire, None
-        if before is not None:  # of an event loop that has ended
-            await self._pool.release(before.connection)
-        pool: Any = self._pool
-        wire = _Wire(await pool.get_connection(), loop)
-        wire.reader = loop.create_task(self._read(wire))
+        if before is not None:
+            await self._drop(before)
+        while returning := {task for task in self._returning if task.get_loop() is loop}:
+            await asyncio.wait(returning)  # a small pool may have no other
+        wire = _Wire(await self._pool.get_connection(*self._name), loop)
         self._wire = wire
         if not self._small:
             loop.call_later(KEPT, self._retire, wire)
         return wire
 
+    def _start_reader(self, wire: _Wire) -> None:
+        wire.reader = wire.loop.create_task(self._read(wire))
+        wire.reader.add_done_callback(lambda task: self._read_off(wire, task))
+
     async def _read(self, wire: _Wire) -> None:
-        """Hand out replies until the connection breaks or is given back."""
+        """Hand out replies as long as any are to come."""
         connection: Any = wire.connection
         waiting, answered = wire.waiting, self._answered
         try:
-            while True:
+            while waiting:
                 try:
-                    reply = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+                    reply = await connection.read_response(disable_decoding=True)
                 except ResponseError as error:
                     reply = error
-                except RedisTimeoutError:
-                    # redis-py counts from when we began to read, which may be long before we asked.
-                    if waiting and wire.loop.time() >= wire.asked + connection.socket_timeout:
-                        raise
-                    continue
-                if not waiting:
-                    raise RedisConnectionError("the server sent a reply that nobody had asked for")
-                answered(waiting.popleft(), reply)
-                if (wire.over or self._small) and not waiting:
-                    self._retire(wire)
+                command = waiting.popleft()
+                wire.size -= command.size
+                answered(command, reply)
         except Exception as error:
+            # Now, and not when this task has ended: redis-py would connect again for the next write.
             self._break(wire, error)
-        except BaseException:
-            if not wire.over:  # somebody cancels every task there is
-                self._break(wire, RedisConnectionError("the task that reads replies was cancelled"))
-            raise
+
+    def _read_off(self, wire: _Wire, task: asyncio.Task[None]) -> None:
+        """The reader has ended: nothing waits, the connection broke, or somebody cancelled it."""
+        wire.reader = None
+        if task.cancelled():
+            self._break(wire, RedisConnectionError("the task that reads replies was cancelled"))
+        elif wire.waiting and not wire.broken:
+            self._start_reader(wire)
+        elif self._small:
+            self._retire(wire)
+        self._give_back_if_over(wire)
 
     def _retire(self, wire: _Wire) -> None:
-        """Send nothing more on a connection; it is given back when nobody waits any more."""
+        """Send nothing more on a connection, once nobody waits on it: commands are not to overtake others."""
+        if wire.waiting or wire.senders:
+            wire.loop.call_later(KEPT / 10, self._retire, wire)
+            return
+        wire.over = True
         if self._wire is wire:
             self._wire = None
-        wire.over = True
-        if not wire.waiting and not wire.broken:
-            self._end(wire)
+        self._give_back_if_over(wire)
 
     def _break(self, wire: _Wire, error: Exception) -> None:
         """Let a connection go that failed, and tell those who wait."""
-        if wire.broken:
+        if wire.broken or wire.loop.is_closed():
             return
+        wire.over = wire.broken = True
         if self._wire is wire:
             self._wire = None
-        wire.over = True
-        self._end(wire)
+        if wire.reader is not None:
+            wire.reader.cancel()
         unanswered = list(wire.waiting)
         wire.waiting.clear()
         if unanswered:
             self._unanswered(unanswered, error)
 
-    def _end(self, wire: _Wire) -> None:
-        idle = not wire.waiting
-        wire.broken = True
-        task = wire.loop.create_task(self._give_back(wire, idle))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _give_back_if_over(self, wire: _Wire) -> None:
+        """Give a connection back when its last user has left it."""
+        if wire.over and not wire.returned and not wire.waiting and not wire.senders and wire.reader is None:
+            wire.returned = True
+            task = wire.loop.create_task(self._give_back(wire))
+            self._returning.add(task)
+            task.add_done_callback(lambda task: self._given_back(wire, task))
 
-    async def _give_back(self, wire: _Wire, idle: bool) -> None:
+    def _given_back(self, wire: _Wire, task: asyncio.Task[None]) -> None:
+        self._returning.discard(task)
+        if task.cancelled():  # somebody cancels every task there is, maybe before it began
+            wire.returned = False
+            self._give_back_if_over(wire)
+        else:
+            task.exception()  # seen: the connection is broken, and the pool knows
+
+    async def _give_back(self, wire: _Wire) -> None:
         connection: Any = wire.connection
-        if wire.reader is not None:
-            wire.reader.cancel()
-            await asyncio.wait({wire.reader})
-        if not idle:  # no later user may read these replies
-            await connection.disconnect(nowait=True)
-        await self._pool.release(connection)
+        try:
+            if wire.broken:  # no later user may read what was meant for these
+                await connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(connection)
+
+    async def _drop(self, wire: _Wire) -> None:
+        """Give a connection back whose event loop has ended: it has to be made anew for the next one."""
+        wire.over = wire.returned = True
+        with suppress(Exception):  # its transport asks the event loop for this and that
+            await cast(Any, wire.connection).disconnect(nowait=True)
+        await self._pool.release(wire.connection)
 
     async def aclose(self) -> None:
         """Give back what is kept. Nobody may wait any more."""
-        if self._wire is not None:
-            self._retire(self._wire)
-        if self._ending:
-            await asyncio.wait(self._ending)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.over = True
+            if wire.loop is not asyncio.get_running_loop():
+                await self._drop(wire)
+            elif wire.reader is not None:
+                await asyncio.wait({wire.reader})
+            self._give_back_if_over(wire)
+        loop = asyncio.get_running_loop()
+        while returning := {task for task in self._returning if task.get_loop() is loop}:
+            await asyncio.wait(returning)
