@@ -26,11 +26,9 @@ STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """A terminal of 40 columns."""
-    monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    return Screen(color=False)
+def narrow() -> Screen:
+    """A screen of 40 columns."""
+    return Screen(color=False, width=40)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=[f"hostile-{number}" for number in range(len(HOSTILE))])

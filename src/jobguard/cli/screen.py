@@ -31,13 +31,14 @@ class Screen:
     Args:
         color: False = never; None = where standard output is a terminal and NO_COLOR is not set.
         quiet: no messages, only data.
+        width: columns; None = the terminal's, or many where there is none.
     """
 
-    def __init__(self, *, color: bool | None = None, quiet: bool = False) -> None:
+    def __init__(self, *, color: bool | None = None, quiet: bool = False, width: int | None = None) -> None:
         plain = color is False or "NO_COLOR" in os.environ
         settings: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "no_color": plain}
-        self._out = Console(soft_wrap=False, **settings)
-        if not self._out.is_terminal:
+        self._out = Console(width=width, **settings)
+        if width is None and not self._out.is_terminal:
             self._out = Console(width=WIDE, **settings)
         self._err = Console(stderr=True, **settings)
         self._quiet = quiet
