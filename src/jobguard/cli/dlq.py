@@ -186,13 +186,13 @@ def stats(
     found = run(work)
     screen = make_screen(no_color=no_color)
     if as_json:
-        counts = {
+        groups = {
             "tasks": found.tasks,
             "errors": found.errors,
             "reasons": found.reasons,
             "hours": found.hours,
         }
-        screen.json({"queue": queue, "count": found.tasks.total(), **counts})
+        screen.json({"queue": queue, "count": found.tasks.total(), **groups})
         return
     screen.line(f"{found.tasks.total()} letters")
     for title, counts in (("task", found.tasks), ("error", found.errors), ("reason", found.reasons)):
