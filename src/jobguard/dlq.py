@@ -5,8 +5,8 @@ from __future__ import annotations
 import builtins
 from dataclasses import dataclass
 
-from jobguard.errors import InvalidType, InvalidValue
-from jobguard.letters import from_text
+from jobguard.errors import InvalidType, InvalidValue, StoreError
+from jobguard.letters import from_text, unreadable
 from jobguard.policies import count
 from jobguard.stores.base import DeadLetter, LetterQueue, Store
 
@@ -53,10 +53,12 @@ class DeadLetterQueue:
     async def get(self, id: str) -> DeadLetter | None:
         """The letter with this id, or None."""
         text = await self._store.get_letter(self._queue, id)
-        return None if text is None else from_text(text)
+        return None if text is None else _read(id, text)
 
     async def list(self, limit: int = 50, cursor: str | None = None) -> Page:
         """Up to `limit` letters, newest first; pages stay in step while letters come and go.
+
+        An entry that is no letter, since somebody else wrote it, has the reason `unreadable`.
 
         Raises:
             InvalidValue: `limit` is not from 1 to 500, or `cursor` is not one that a page gave.
@@ -64,21 +66,27 @@ class DeadLetterQueue:
         if count("limit", limit) > 500:
             raise InvalidValue(f"limit must be 500 or less, not {limit!r}; ask for more pages instead")
         page = await self._store.page_letters(self._queue, limit, cursor)
-        return Page(tuple(from_text(text) for text in page.entries), page.cursor)
+        return Page(tuple(map(_read, page.ids, page.entries)), page.cursor)
 
     async def remove(self, id: str) -> bool:
         """Remove a letter for good; False = there was none."""
         return await self._store.remove_letter(self._queue, id)
 
-    async def clear(self) -> int:
+    async def newest(self) -> str | None:
+        """A mark of the newest letter there is, for `clear(until=...)`; None = there is none."""
+        return (await self._store.clear_letters(self._queue, 0, None))[1]
+
+    async def clear(self, until: str | None = None) -> int:
         """Remove every letter that the queue holds when this is called; how many those were.
 
         In batches, so that no single one holds the store up. Letters that come meanwhile stay.
+
+        Args:
+            until: what `newest` gave: letters that have come since stay too.
         """
         removed = 0
-        cursor: str | None = None
         while True:
-            some, cursor = await self._store.clear_letters(self._queue, CLEARED_AT_ONCE, cursor)
+            some, until = await self._store.clear_letters(self._queue, CLEARED_AT_ONCE, until)
             removed += some
             if some < CLEARED_AT_ONCE:
                 return removed
@@ -93,6 +101,13 @@ class DeadLetterQueue:
 
     def __repr__(self) -> str:
         return f"DeadLetterQueue({self._store!r}, {self._queue.name!r}, namespace={self._queue.namespace!r})"
+
+
+def _read(id: str, text: str) -> DeadLetter:
+    try:
+        return from_text(text)
+    except StoreError as error:
+        return unreadable(id, error)
 
 
 def check_name(setting: str, value: object) -> str:

@@ -17,7 +17,7 @@ from jobguard.codec import Codec, clip, preview, redactor
 from jobguard.errors import NotEncodable, StoreError
 from jobguard.job import AttemptError, History, JobRef
 from jobguard.policies import DeadLettering
-from jobguard.stores.base import DeadLetter
+from jobguard.stores.base import UNKNOWN_TASK, DeadLetter
 
 TRACEBACK_LIMIT = 16_384
 MESSAGE_LIMIT = 2_048
@@ -131,8 +131,37 @@ def from_text(text: str) -> DeadLetter:
         values["attempts"] = tuple(AttemptError(**attempt) for attempt in values["attempts"])
         known = {field.name for field in fields(DeadLetter)}
         return DeadLetter(**{name: value for name, value in values.items() if name in known})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreError(f"a dead letter in the store cannot be read: {error!r}") from error
+
+
+def unreadable(id: str, error: StoreError) -> DeadLetter:
+    """Stands for an entry that is no letter, so that all others can be read and it can be removed."""
+    return DeadLetter(
+        id=id,
+        adapter="",
+        queue="",
+        task=UNKNOWN_TASK,
+        job_id="",
+        enqueued_ms=0,
+        key=None,
+        payload=None,
+        payload_format="none",
+        preview="{}",
+        error_type=type_name(error),
+        error_message=clip(str(error), MESSAGE_LIMIT),
+        traceback="",
+        causes=(),
+        reason="unreadable",
+        fingerprint="",
+        attempts=(),
+        failures=0,
+        interruptions=0,
+        crashes=0,
+        first_seen=0.0,
+        failed_at=0.0,
+        worker="",
+    )
 
 
 def type_name(error: BaseException) -> str:

@@ -166,7 +166,7 @@ def test_removes_what_is_named(desk: Desk) -> None:
     """`remove --yes` removes these letters and no others; an unknown one is told of."""
     newest, oldest = desk.fill("a", "b")
     ended = desk("dlq", "rm", oldest, UNKNOWN, "--yes", "--json")
-    assert (ended.code, ended.json) == (4, {"queue": "default", "removed": [oldest], "found": [oldest]})
+    assert (ended.code, ended.json["removed"], ended.json["dry_run"]) == (4, [oldest], False)
     assert [entry["id"] for entry in desk("dlq", "list", "--json").json["entries"]] == [newest]
     assert desk("dlq", "rm", oldest, "--yes").code == 3
 
@@ -186,16 +186,18 @@ def test_refuses_to_remove_where_nobody_can_confirm(desk: Desk, command: str) ->
 def test_a_dry_run_removes_nothing(desk: Desk, command: str) -> None:
     """`--dry-run` says what would go, even beside `--yes`."""
     ids = desk.fill("a")
-    ended = desk("dlq", command, *(ids if command == "remove" else []), "--dry-run", "--yes")
-    assert (ended.code, desk("dlq", "count").out) == (0, "1\n")
-    assert "1 letter" in ended.err
+    arguments = (*(ids if command == "remove" else []), "--dry-run", "--yes")
+    told = desk("dlq", command, *arguments)
+    assert "ValueError" in told.out
+    ended = desk("dlq", command, *arguments, "--json")
+    assert (ended.code, ended.json["dry_run"], desk("dlq", "count").out) == (0, True, "1\n")
 
 
 def test_clears_a_queue(desk: Desk) -> None:
     """`clear --yes` removes all letters of that queue alone."""
     desk.fill(*"abc")
     desk.fill("x", queue="other")
-    assert desk("dlq", "clear", "--yes", "--json").json == {"queue": "default", "removed": 3, "found": 3}
+    assert desk("dlq", "clear", "--yes", "--json").json["removed"] == 3
     assert desk("dlq", "queues", "--json").json == [
         {"queue": "default", "count": 0},
         {"queue": "other", "count": 1},
@@ -255,7 +257,119 @@ def test_remove_asks(desk: Desk, answer: bytes, code: int, left: str) -> None:
     assert (ended, desk("dlq", "count").out) == (code, f"{left}\n"), shown
 
 
+async def spoil(desk: Desk, id: str, text: bytes) -> None:
+    store = RedisStore.from_url(desk.url)
+    await store._client.hset(f"{{{desk.namespace}:dlq:default}}:entries", id, text)  # type: ignore[misc,arg-type]
+    await store.aclose()
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"{}", b"[]", b"\xff\xfe", b"null"])
+def test_a_letter_that_cannot_be_read_hides_no_other(desk: Desk, text: bytes) -> None:
+    """It is listed with its id, counted, shown and removed like the rest, which stay readable."""
+    newest, middle, oldest = desk.fill("a", "b", "c")
+    anyio.run(spoil, desk, middle, text)
+    listed = desk("dlq", "list", "--json").json["entries"]
+    assert [entry["id"] for entry in listed] == [newest, middle, oldest]
+    assert [entry["reason"] == "unreadable" for entry in listed] == [False, True, False]
+    for command in ("list", "stats"):
+        assert desk("dlq", command).code == 0
+    assert "reason: unreadable" in desk("dlq", "get", middle).out
+    assert desk("dlq", "clear", "--dry-run").code == 0
+    assert desk("dlq", "remove", middle, "--yes").code == 0
+    assert desk("dlq", "count").out == "2\n"
+
+
+def test_clear_takes_no_letter_that_it_has_not_shown(desk: Desk) -> None:
+    """What comes while the prompt stands stays."""
+    desk.fill("a", "b")
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobguard", "dlq", "clear", "--url", desk.url, "--namespace", desk.namespace],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    while b"for good:" not in shown:
+        shown += os.read(controller, 65536)
+    desk.fill("c")
+    os.write(controller, b"default\n")
+    assert process.wait(timeout=60) == 0
+    os.close(controller)
+    assert desk("dlq", "count").out == "1\n"
+
+
+def test_says_that_a_name_may_be_a_slip(desk: Desk) -> None:
+    """A queue that has never been is told of, with those that have."""
+    desk.fill("a", queue="whatsapp")
+    ended = desk("dlq", "count", "-q", "watsapp")
+    assert (ended.code, ended.out) == (0, "0\n")
+    assert "'watsapp'" in ended.err
+    assert "whatsapp" in ended.err
+
+
+def test_a_row_is_a_line_where_there_is_no_terminal(desk: Desk) -> None:
+    """Whatever a message is like, programs can read the list line by line."""
+    desk.fill("x" * 3000, "two\nlines", "b")
+    assert len(desk("dlq", "list").out.splitlines()) == 4
+
+
+def test_takes_one_form_of_output(desk: Desk) -> None:
+    """`--json` and `--jsonl` together are refused."""
+    assert desk("dlq", "list", "--json", "--jsonl").code == 2
+
+
+def test_a_full_disk_is_one_line(desk: Desk) -> None:
+    """Output that cannot be written is an error without a traceback."""
+    desk.fill("a")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "jobguard",
+                "dlq",
+                "list",
+                "--url",
+                desk.url,
+                "--namespace",
+                desk.namespace,
+            ],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_escapes_what_an_encoding_lacks(desk: Desk) -> None:
+    """A terminal that knows ASCII only gets the rest escaped."""
+    desk.fill("漢字")
+    ended = program(
+        "-m", "jobguard", "dlq", "list", "--url", desk.url, "--namespace", desk.namespace,
+        PYTHONIOENCODING="ascii",
+    )  # fmt: skip
+    assert (ended.returncode, "\\u6f22" in ended.stdout) == (0, True)
+
+
 # Keys
+
+
+def test_what_is_no_record_is_one_line(desk: Desk) -> None:
+    """A key under which somebody else keeps something is an error in a line."""
+
+    async def work() -> None:
+        store = RedisStore.from_url(desk.url)
+        await store._client.set(f"{desk.namespace}:stray", "x", px=60_000)
+        await store.aclose()
+
+    anyio.run(work)
+    ended = desk("job", "get", "stray")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
 
 
 def test_tells_of_a_key_and_forgets_it(desk: Desk) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -41,6 +43,9 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. What an operator can mend is told in a line, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     screen = Screen()
     try:
         app(args=list(arguments), prog_name="jobguard")
@@ -57,5 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         return Exit.FAILED
     except StoreError as error:
         screen.complain(f"{error}; is it a Redis or Valkey, with this user's password and rights?")
+        return Exit.FAILED
+    except OSError as error:
+        screen.complain(f"the output could not be written: {error}")
         return Exit.FAILED
     return Exit.OK

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Collection
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -16,18 +15,23 @@ from jobguard.cli.options import (
     AsJson,
     AsLines,
     DryRun,
+    Form,
     Namespace,
     NoColor,
     Queue,
     Quiet,
     Url,
+    Where,
     Yes,
+    check_somebody_is_there,
     confirm,
+    form_of,
     make_screen,
     opened_queue,
     run,
 )
-from jobguard.cli.screen import Screen, moment
+from jobguard.cli.screen import Screen, hour, moment
+from jobguard.codec import clip
 from jobguard.dlq import DeadLetterQueue
 from jobguard.stores.base import DeadLetter
 
@@ -41,6 +45,8 @@ BATCH = 500
 """Letters read in one go where all are looked at."""
 COMMONEST = 20
 """Rows of a table of counts."""
+LINE_LIMIT = 200
+"""Characters of a letter's line."""
 
 
 @commands.command(epilog="Example: jobguard dlq count --queue whatsapp --fail-over 0")
@@ -54,31 +60,30 @@ def count(
     as_json: AsJson = False,
 ) -> None:
     """How many letters a queue holds."""
+    run(_count, make_screen(), Where(url, namespace, queue), fail_over, as_json)
 
-    async def work() -> int:
-        async with opened_queue(url, namespace, queue) as letters:
-            return await letters.count()
 
-    number = run(work)
-    screen = make_screen()
+async def _count(screen: Screen, where: Where, fail_over: int | None, as_json: bool) -> None:
+    async with opened_queue(where) as letters:
+        number = await letters.count()
+        await _warn_of_slips(screen, letters, number)
     if as_json:
-        screen.json({"queue": queue, "count": number})
+        screen.json({"queue": where.queue, "count": number})
     else:
         screen.line(str(number))
     if fail_over is not None and number > fail_over:
-        raise Ended(Exit.THRESHOLD, f"{number} letters are more than {fail_over}")
+        raise Ended(Exit.THRESHOLD, f"{_letters(number)} are more than {fail_over}")
 
 
 @commands.command(epilog="Example: jobguard dlq queues --json")
 def queues(url: Url = DEFAULT_URL, namespace: Namespace = "jobguard", as_json: AsJson = False) -> None:
     """Every queue that has held a letter, and how many it holds now."""
+    run(_queues, make_screen(), Where(url, namespace), as_json)
 
-    async def work() -> dict[str, int]:
-        async with opened_queue(url, namespace, "default") as letters:
-            return {name: await letters.named(name).count() for name in await letters.queues()}
 
-    found = run(work)
-    screen = make_screen()
+async def _queues(screen: Screen, where: Where, as_json: bool) -> None:
+    async with opened_queue(where) as letters:
+        found = {name: await letters.named(name).count() for name in await letters.queues()}
     if as_json:
         screen.json([{"queue": name, "count": number} for name, number in found.items()])
     else:
@@ -98,23 +103,27 @@ def list_(
     no_color: NoColor = False,
 ) -> None:
     """A queue's letters, newest first."""
-
-    async def work() -> tuple[tuple[DeadLetter, ...], str | None]:
-        async with opened_queue(url, namespace, queue) as letters:
-            page = await letters.list(limit, cursor)
-            return page.entries, page.cursor
-
-    entries, more = run(work)
+    form = form_of(as_json, as_lines)
     screen = make_screen(quiet=quiet, no_color=no_color)
-    if as_json:
-        screen.json({"entries": [asdict(letter) for letter in entries], "cursor": more})
+    run(_list, screen, Where(url, namespace, queue), limit, cursor, form)
+
+
+commands.command("ls", hidden=True)(list_)
+
+
+async def _list(screen: Screen, where: Where, limit: int, cursor: str | None, form: Form) -> None:
+    async with opened_queue(where) as letters:
+        page = await letters.list(limit, cursor)
+        await _warn_of_slips(screen, letters, len(page.entries))
+    if form is Form.JSON:
+        screen.json({"entries": [asdict(letter) for letter in page.entries], "cursor": page.cursor})
         return
-    if as_lines:
-        for letter in entries:
+    if form is Form.LINES:
+        for letter in page.entries:
             screen.json(asdict(letter))
     else:
         screen.table(
-            ("id", "failed", "task", "error", "reason", "runs"),
+            ("id", "failed", "task", "error", "reason"),
             [
                 (
                     letter.id,
@@ -122,16 +131,12 @@ def list_(
                     letter.task,
                     f"{letter.error_type}: {letter.error_message}",
                     letter.reason,
-                    letter.failures + letter.interruptions + letter.crashes,
                 )
-                for letter in entries
+                for letter in page.entries
             ],
         )
-    if more is not None:
-        screen.say(f"more: --cursor {more}")
-
-
-commands.command("ls", hidden=True)(list_)
+    if page.cursor is not None:
+        screen.say(f"more: --cursor {page.cursor}")
 
 
 @commands.command(epilog="Example: jobguard dlq get 4f0c… --json")
@@ -145,25 +150,24 @@ def get(
     no_color: NoColor = False,
 ) -> None:
     """All that is known of some letters."""
+    form = form_of(as_json, as_lines)
+    run(_get, make_screen(no_color=no_color), Where(url, namespace, queue), _once(ids), form)
 
-    async def work() -> list[DeadLetter | None]:
-        async with opened_queue(url, namespace, queue) as letters:
-            return [await letters.get(id) for id in ids]
 
-    found = run(work)
-    known = [letter for letter in found if letter is not None]
-    screen = make_screen(no_color=no_color)
-    if as_json:
-        screen.json([asdict(letter) for letter in known])
-    elif as_lines:
-        for letter in known:
+async def _get(screen: Screen, where: Where, ids: list[str], form: Form) -> None:
+    async with opened_queue(where) as letters:
+        found = await _find(letters, ids)
+    if form is Form.JSON:
+        screen.json([asdict(letter) for letter in found.values()])
+    elif form is Form.LINES:
+        for letter in found.values():
             screen.json(asdict(letter))
     else:
-        for place, letter in enumerate(known):
+        for place, letter in enumerate(found.values()):
             if place:
                 screen.line("")
             _show(screen, letter)
-    _end_with_missing([id for id, letter in zip(ids, found, strict=True) if letter is None], known, queue)
+    _end_with_missing(ids, found, where.queue)
 
 
 @commands.command(epilog="Example: jobguard dlq stats --queue whatsapp --json")
@@ -175,33 +179,33 @@ def stats(
     no_color: NoColor = False,
 ) -> None:
     """What a queue's letters have in common: by task, by error, by reason, by hour. Reads them all."""
+    run(_stats, make_screen(no_color=no_color), Where(url, namespace, queue), as_json)
 
-    async def work() -> _Stats:
-        found = _Stats(Counter(), Counter(), Counter(), Counter())
-        async with opened_queue(url, namespace, queue) as letters:
-            async for letter in _all(letters):
-                found.add(letter)
-        return found
 
-    found = run(work)
-    screen = make_screen(no_color=no_color)
+async def _stats(screen: Screen, where: Where, as_json: bool) -> None:
+    tasks: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    hours: Counter[str] = Counter()
+    async with opened_queue(where) as letters:
+        async for letter in _all(letters):
+            tasks[letter.task] += 1
+            errors[letter.error_type] += 1
+            reasons[letter.reason] += 1
+            hours[hour(letter.failed_at)] += 1
+        await _warn_of_slips(screen, letters, tasks.total())
     if as_json:
-        groups = {
-            "tasks": found.tasks,
-            "errors": found.errors,
-            "reasons": found.reasons,
-            "hours": found.hours,
-        }
-        screen.json({"queue": queue, "count": found.tasks.total(), **groups})
+        groups = {"tasks": tasks, "errors": errors, "reasons": reasons, "hours": hours}
+        screen.json({"queue": where.queue, "count": tasks.total(), **groups})
         return
-    screen.line(f"{found.tasks.total()} letters")
-    for title, counts in (("task", found.tasks), ("error", found.errors), ("reason", found.reasons)):
+    screen.line(_letters(tasks.total()))
+    for title, counts in (("task", tasks), ("error", errors), ("reason", reasons)):
         if counts:
             screen.line("")
             screen.table((title, "letters"), counts.most_common(COMMONEST))
-    if found.hours:
+    if hours:
         screen.line("")
-        screen.table(("hour (UTC)", "letters"), sorted(found.hours.items())[-COMMONEST:])
+        screen.table(("hour (UTC)", "letters"), sorted(hours.items())[-COMMONEST:])
 
 
 @commands.command(epilog="Example: jobguard dlq remove 4f0c… 91aa… --yes")
@@ -216,26 +220,49 @@ def remove(
     quiet: Quiet = False,
 ) -> None:
     """Remove letters for good."""
-    screen = make_screen(quiet=quiet)
-
-    async def work() -> dict[str, bool]:
-        async with opened_queue(url, namespace, queue) as letters:
-            if dry_run:
-                return {id: await letters.get(id) is not None for id in ids}
-            return {id: await letters.remove(id) for id in ids}
-
-    if not (yes or dry_run):
-        confirm(screen, f"Remove {_letters(len(set(ids)))} of queue {queue!r} for good?")
-    found = run(work)
-    done = [id for id, removed in found.items() if removed]
-    if as_json:
-        screen.json({"queue": queue, "removed": [] if dry_run else done, "found": done})
-    else:
-        screen.say(f"{'would remove' if dry_run else 'removed'} {_letters(len(done))}")
-    _end_with_missing([id for id, removed in found.items() if not removed], done, queue)
+    screen, where = make_screen(quiet=quiet), Where(url, namespace, queue)
+    if dry_run:
+        run(_would_remove, screen, where, _once(ids), as_json)
+        return
+    if not yes:
+        check_somebody_is_there(screen)
+        confirm(screen, run(_ask_to_remove, screen, where, _once(ids)))
+    run(_remove, screen, where, _once(ids), as_json)
 
 
 commands.command("rm", hidden=True)(remove)
+
+
+async def _would_remove(screen: Screen, where: Where, ids: list[str], as_json: bool) -> None:
+    async with opened_queue(where) as letters:
+        found = await _find(letters, ids)
+    if as_json:
+        screen.json({"queue": where.queue, "dry_run": True, "removed": [], "found": list(found)})
+    else:
+        for letter in found.values():
+            screen.line(f"would remove {_in_a_line(letter)}")
+    _end_with_missing(ids, found, where.queue)
+
+
+async def _ask_to_remove(screen: Screen, where: Where, ids: list[str]) -> str:
+    """Show what is meant; the question."""
+    async with opened_queue(where) as letters:
+        found = await _find(letters, ids)
+    if not found:
+        _end_with_missing(ids, found, where.queue)
+    for letter in found.values():
+        screen.say(f"  {_in_a_line(letter)}")
+    return f"Remove {_letters(len(found))} of queue {where.queue!r} for good?"
+
+
+async def _remove(screen: Screen, where: Where, ids: list[str], as_json: bool) -> None:
+    async with opened_queue(where) as letters:
+        removed = [id for id in ids if await letters.remove(id)]
+    if as_json:
+        screen.json({"queue": where.queue, "dry_run": False, "removed": removed, "found": removed})
+    else:
+        screen.say(f"removed {_letters(len(removed))}")
+    _end_with_missing(ids, removed, where.queue)
 
 
 @commands.command(epilog="Example: jobguard dlq clear --queue whatsapp")
@@ -249,50 +276,50 @@ def clear(
     quiet: Quiet = False,
 ) -> None:
     """Remove every letter that a queue holds now. Asks for the queue's name."""
-    screen = make_screen(quiet=quiet)
-
-    async def look() -> tuple[int, Counter[str]]:
-        errors: Counter[str] = Counter()
-        async with opened_queue(url, namespace, queue) as letters:
-            async for letter in _all(letters):
-                errors[f"{letter.task}: {letter.error_type}"] += 1
-        return errors.total(), errors
-
-    async def work() -> int:
-        async with opened_queue(url, namespace, queue) as letters:
-            return await letters.clear()
-
-    if dry_run or not yes:
-        number, errors = run(look)
-        screen.say(f"queue {queue!r} holds {_letters(number)}")
-        for name, each in errors.most_common(COMMONEST):
-            screen.say(f"  {each:>7}  {name}")
-        if dry_run:
-            if as_json:
-                screen.json({"queue": queue, "removed": 0, "found": number})
-            return
+    screen, where = make_screen(quiet=quiet), Where(url, namespace, queue)
+    if dry_run:
+        run(_would_clear, screen, where, as_json)
+    elif yes:
+        run(_clear, screen, where, None, as_json)
+    else:
+        check_somebody_is_there(screen)
+        newest = run(_look, screen, where)
         confirm(screen, "Type the queue's name to remove them all for good", queue)
-    removed = run(work)
+        run(_clear, screen, where, newest, as_json)
+
+
+async def _would_clear(screen: Screen, where: Where, as_json: bool) -> None:
+    async with opened_queue(where) as letters:
+        number, lines = await _groups(letters)
     if as_json:
-        screen.json({"queue": queue, "removed": removed, "found": removed})
+        screen.json({"queue": where.queue, "dry_run": True, "removed": 0, "found": number})
+    else:
+        screen.line(f"queue {where.queue!r} holds {_letters(number)}")
+        for line in lines:
+            screen.line(line)
+
+
+async def _look(screen: Screen, where: Where) -> str | None:
+    """Show what is meant; the mark of the newest letter that is."""
+    async with opened_queue(where) as letters:
+        newest = await letters.newest()
+        number, lines = await _groups(letters)
+    if newest is None:
+        raise Ended(Exit.NOT_FOUND, f"queue {where.queue!r} holds no letter")
+    screen.say(f"queue {where.queue!r} holds {_letters(number)}")
+    for line in lines:
+        screen.say(line)
+    return newest
+
+
+async def _clear(screen: Screen, where: Where, until: str | None, as_json: bool) -> None:
+    async with opened_queue(where) as letters:
+        removed = await letters.clear(until)
+        await _warn_of_slips(screen, letters, removed)
+    if as_json:
+        screen.json({"queue": where.queue, "dry_run": False, "removed": removed, "found": removed})
     else:
         screen.say(f"removed {_letters(removed)}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Stats:
-    """How many letters each task, error, reason and hour has."""
-
-    tasks: Counter[str]
-    errors: Counter[str]
-    reasons: Counter[str]
-    hours: Counter[str]
-
-    def add(self, letter: DeadLetter) -> None:
-        self.tasks[letter.task] += 1
-        self.errors[letter.error_type] += 1
-        self.reasons[letter.reason] += 1
-        self.hours[f"{datetime.fromtimestamp(letter.failed_at, UTC):%Y-%m-%dT%H:00Z}"] += 1
 
 
 async def _all(letters: DeadLetterQueue) -> AsyncIterator[DeadLetter]:
@@ -307,23 +334,59 @@ async def _all(letters: DeadLetterQueue) -> AsyncIterator[DeadLetter]:
             return
 
 
+async def _find(letters: DeadLetterQueue, ids: list[str]) -> dict[str, DeadLetter]:
+    found = {id: await letters.get(id) for id in ids}
+    return {id: letter for id, letter in found.items() if letter is not None}
+
+
+async def _groups(letters: DeadLetterQueue) -> tuple[int, list[str]]:
+    """How many letters there are, and a line for each of the commonest ways in which they failed."""
+    ways: Counter[str] = Counter()
+    async for letter in _all(letters):
+        ways[f"{letter.task}: {letter.error_type}"] += 1
+    lines = [f"  {number:>7}  {way}" for way, number in ways.most_common(COMMONEST)]
+    return ways.total(), lines
+
+
+async def _warn_of_slips(screen: Screen, letters: DeadLetterQueue, number: int) -> None:
+    """Say that an empty queue has never been one: its name may be a slip of the pen."""
+    if number == 0:
+        known = await letters.queues()
+        if letters.name not in known:
+            screen.say(
+                f"no queue {letters.name!r} has ever held a letter here; those that have: "
+                f"{', '.join(known) or 'none (is --namespace right?)'}"
+            )
+
+
 def _show(screen: Screen, letter: DeadLetter) -> None:
     shown = asdict(letter)
     for name in ("first_seen", "failed_at"):
         shown[name] = moment(shown[name])
+    shown["enqueued"] = moment(shown.pop("enqueued_ms") / 1000) if letter.enqueued_ms else None
+    shown["job_queue"] = shown.pop("queue")
     shown["attempts"] = "".join(
         f"\n{each.attempt}. {moment(each.at)}  {each.type}: {each.message}" for each in letter.attempts
     )
     shown["causes"] = "".join(f"\n{cause}" for cause in letter.causes)
-    shown["traceback"] = f"\n{letter.traceback.rstrip()}"
-    screen.fields(shown)
+    shown["traceback"] = f"\n{letter.traceback.rstrip()}" if letter.traceback else None
+    screen.fields({name: value for name, value in shown.items() if value not in (None, "")})
+
+
+def _in_a_line(letter: DeadLetter) -> str:
+    return clip(f"{letter.id}  {letter.task}  {letter.error_type}: {letter.error_message}", LINE_LIMIT)
 
 
 def _letters(number: int) -> str:
     return f"{number} letter{'' if number == 1 else 's'}"
 
 
-def _end_with_missing(missing: list[str], found: list[str] | list[DeadLetter], queue: str) -> None:
+def _once(ids: list[str]) -> list[str]:
+    return list(dict.fromkeys(ids))
+
+
+def _end_with_missing(ids: list[str], found: Collection[str], queue: str) -> None:
+    missing = [id for id in ids if id not in found]
     if missing:
         code = Exit.PARTIAL if found else Exit.NOT_FOUND
         raise Ended(code, f"queue {queue!r} has no letter {', '.join(missing)}")

@@ -20,6 +20,7 @@ from jobguard.cli.options import (
     opened_store,
     run,
 )
+from jobguard.cli.screen import Screen
 from jobguard.dlq import check_name
 from jobguard.stores.base import Record, State
 
@@ -46,7 +47,12 @@ def get(
     no_color: NoColor = False,
 ) -> None:
     """Whose a key is, how far that job has come, and what that means for the next one."""
-    record = run(_look_up, url, namespace, key)
+    run(_get, make_screen(no_color=no_color), url, namespace, key, as_json)
+
+
+async def _get(screen: Screen, url: str, namespace: str, key: str, as_json: bool) -> None:
+    async with opened_store(url) as store:
+        record = await store.look_up(_record_key(namespace, key))
     if record is None:
         raise Ended(Exit.NOT_FOUND, f"nothing is known of key {key!r}: the next job that has it will run")
     values = {
@@ -60,7 +66,6 @@ def get(
         "result": record.body if record.state is State.SUCCESS else None,
         "meaning": _meaning(record),
     }
-    screen = make_screen(no_color=no_color)
     if as_json:
         screen.json(values)
     else:
@@ -80,23 +85,18 @@ def forget(
     screen = make_screen(quiet=quiet)
     if not yes:
         confirm(screen, f"Forget key {key!r}? Its work may be done again.")
-    forgotten = run(_forget, url, namespace, key)
+    run(_forget, screen, url, namespace, key, as_json)
+
+
+async def _forget(screen: Screen, url: str, namespace: str, key: str, as_json: bool) -> None:
+    async with opened_store(url) as store:
+        forgotten = await store.forget(_record_key(namespace, key))
     if as_json:
         screen.json({"key": key, "forgotten": forgotten})
     if not forgotten:
         raise Ended(Exit.NOT_FOUND, f"nothing is known of key {key!r}")
     if not as_json:
         screen.say("forgotten")
-
-
-async def _look_up(url: str, namespace: str, key: str) -> Record | None:
-    async with opened_store(url) as store:
-        return await store.look_up(_record_key(namespace, key))
-
-
-async def _forget(url: str, namespace: str, key: str) -> bool:
-    async with opened_store(url) as store:
-        return await store.forget(_record_key(namespace, key))
 
 
 def _record_key(namespace: str, key: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, ParamSpec, TypeAlias, TypeVar
+from enum import Enum, auto
+from typing import Annotated, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import anyio
 import typer
@@ -40,6 +41,32 @@ Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
 
 DEFAULT_URL = "redis://localhost:6379/0"
+REPLY_TIMEOUT = 5.0
+"""Seconds that a command waits for the server, three times at most."""
+CLOSING_BOUND = 1.0
+"""Seconds that a command which ends early waits for what is under way."""
+
+
+class Where(NamedTuple):
+    """Which queue, of which server."""
+
+    url: str
+    namespace: str
+    queue: str = "default"
+
+
+class Form(Enum):
+    """How data is written."""
+
+    TEXT = auto()
+    JSON = auto()
+    LINES = auto()
+
+
+def form_of(as_json: bool, as_lines: bool) -> Form:
+    if as_json and as_lines:
+        raise Ended(Exit.USAGE, "--json and --jsonl are two forms: choose one")
+    return Form.JSON if as_json else Form.LINES if as_lines else Form.TEXT
 
 
 P = ParamSpec("P")
@@ -54,14 +81,19 @@ def run(work: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R
         raise Ended(Exit.INTERRUPTED, "interrupted") from None
 
 
+def check_somebody_is_there(screen: Screen) -> None:
+    """Refuse where there is no terminal to ask at."""
+    if not screen.interactive:
+        raise Ended(Exit.REFUSED, "nobody is there to confirm: say --yes if you mean it")
+
+
 def confirm(screen: Screen, question: str, answer: str | None = None) -> None:
     """Go on only if somebody agrees: by yes, or by typing `answer`.
 
     Raises:
         Ended: nobody is there, or they do not agree.
     """
-    if not screen.interactive:
-        raise Ended(Exit.REFUSED, "nobody is there to confirm: say --yes if you mean it")
+    check_somebody_is_there(screen)
     try:
         if answer is None:
             agreed = typer.confirm(question, err=True)
@@ -76,24 +108,27 @@ def confirm(screen: Screen, question: str, answer: str | None = None) -> None:
 @asynccontextmanager
 async def opened_store(url: str) -> AsyncGenerator[RedisStore]:
     """The store behind a URL, closed afterwards."""
+    if not url:
+        raise Ended(Exit.USAGE, "--url (or JOBGUARD_URL) must not be empty")
     try:
-        store = RedisStore.from_url(url)
+        store = RedisStore.from_url(url, socket_timeout=REPLY_TIMEOUT, socket_connect_timeout=REPLY_TIMEOUT)
     except ConfigurationError as error:
-        raise Ended(Exit.USAGE, str(error)) from error
+        raise Ended(Exit.USAGE, f"--url (or JOBGUARD_URL): {error}") from error
     try:
         yield store
     finally:
-        await store.aclose()
+        with anyio.move_on_after(CLOSING_BOUND, shield=True):  # Ctrl-C does not wait for a server that hangs
+            await store.aclose()
 
 
 @asynccontextmanager
-async def opened_queue(url: str, namespace: str, queue: str) -> AsyncGenerator[DeadLetterQueue]:
+async def opened_queue(where: Where) -> AsyncGenerator[DeadLetterQueue]:
     """A dead letter queue behind a URL."""
-    async with opened_store(url) as store:
+    async with opened_store(where.url) as store:
         try:
-            letters = DeadLetterQueue(store, queue, namespace=namespace)
+            letters = DeadLetterQueue(store, where.queue, namespace=where.namespace)
         except ConfigurationError as error:
-            raise Ended(Exit.USAGE, str(error)) from error
+            raise Ended(Exit.USAGE, f"--queue or --namespace: {error}") from error
         yield letters
 
 

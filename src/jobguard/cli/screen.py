@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -19,10 +19,11 @@ from rich.text import Text
 
 from jobguard.codec import clip, printable
 
+ID_WIDTH = 24
 CELL_LIMIT = 500
 """Characters of a table's cell; what is longer is cut in its middle."""
-WIDE = 200
-"""Columns of a table where there is no terminal, so that nothing is cut without need."""
+WIDE = 10_000
+"""Columns of a table where there is no terminal: a row is a line, for whatever reads it."""
 
 
 class Screen:
@@ -35,10 +36,12 @@ class Screen:
     """
 
     def __init__(self, *, color: bool | None = None, quiet: bool = False, width: int | None = None) -> None:
-        plain = color is False or "NO_COLOR" in os.environ
-        settings: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "no_color": plain}
+        settings: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+        if color is False or os.environ.get("NO_COLOR"):
+            settings["color_system"] = None
         self._out = Console(width=width, **settings)
-        if width is None and not self._out.is_terminal:
+        self._narrow = width is not None or self._out.is_terminal
+        if not self._narrow:
             self._out = Console(width=WIDE, **settings)
         self._err = Console(stderr=True, **settings)
         self._quiet = quiet
@@ -67,7 +70,13 @@ class Screen:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place, name in enumerate(columns):
             number = bool(found) and all(isinstance(row[place], int) for row in found)
-            table.add_column(name, justify="right" if number else "left", overflow="fold")
+            # An id is to be copied, so it is never cut.
+            table.add_column(
+                name,
+                justify="right" if number else "left",
+                no_wrap=True,
+                min_width=ID_WIDTH if name == "id" else 1,
+            )
         for row in found:
             table.add_row(*(Text(clip(safe(_shown(value)), CELL_LIMIT)) for value in row))
         self._out.print(table)
@@ -95,8 +104,16 @@ def moment(seconds: float) -> str:
     """A time of day as people read it, with its zone."""
     try:
         return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
-    except (ValueError, OverflowError, OSError):
+    except (TypeError, ValueError, OverflowError, OSError):  # whatever the store has
         return f"{seconds!r}"
+
+
+def hour(seconds: float) -> str:
+    """The hour of a time, in UTC."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:00Z}"
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "?"
 
 
 def _shown(value: object) -> str:

@@ -10,7 +10,7 @@ Every operation may be sent again after a lost reply: the token makes the answer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -216,7 +216,8 @@ class DeadLetter:
         error_type, error_message, traceback: of the last error, as text.
         causes: the chain of causes, outermost first, as text.
         reason: why no run is left, in a word: exhausted, gave_up, not_retryable, deadline,
-            crashes, snoozes, unknown_task, undecodable, expired.
+            crashes, snoozes, unknown_task, undecodable, expired, moved; `unreadable` stands for an entry
+            of which the store has something else than a letter.
         fingerprint: of error type and code location; groups entries of one cause.
         attempts: each failed attempt's number, time and error.
         failures, interruptions, crashes: counts over the job's life.
@@ -262,10 +263,11 @@ class LetterQueue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LetterPage:
-    """Texts of one page of entries, newest first, and where the next one starts (None = no more)."""
+    """One page of entries, newest first: texts, where the next page starts (None = no more), and ids."""
 
     entries: tuple[str, ...]
     cursor: str | None
+    ids: tuple[str, ...] = field(default=(), compare=False)
 
 
 @runtime_checkable
@@ -327,7 +329,7 @@ class Store(Protocol):
 
         Args:
             queue: whose.
-            limit: from 1 on; no more than 500 are removed at once.
+            limit: no more than 500 are removed at once; 0 removes none and only says what to hand on.
             until: what the call before returned, so that letters which came since stay; None = all
                 that are there now.
 

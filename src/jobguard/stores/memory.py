@@ -240,16 +240,18 @@ class MemoryStore:
         letters = self._letters.get(queue)
         if letters is None:
             return LetterPage((), None)
+        ids: list[str] = []
         texts: list[str] = []
         last = 0
         for id, arrival in reversed(letters.arrivals.items()):
             if start is not None and arrival >= start:
                 continue
             if len(texts) == size:
-                return LetterPage(tuple(texts), str(last))
+                return LetterPage(tuple(texts), str(last), tuple(ids))
+            ids.append(id)
             texts.append(letters.texts[id])
             last = arrival
-        return LetterPage(tuple(texts), None)
+        return LetterPage(tuple(texts), None, tuple(ids))
 
     async def count_letters(self, queue: LetterQueue) -> int:
         letters = self._letters.get(queue)
@@ -265,7 +267,7 @@ class MemoryStore:
     async def clear_letters(
         self, queue: LetterQueue, limit: int, until: str | None
     ) -> tuple[int, str | None]:
-        size, last = page_size(limit), page_start(until)
+        size, last = page_size(limit, least=0), page_start(until)
         letters = self._letters.get(queue)
         if letters is None or not letters.texts:
             return 0, until

@@ -8,12 +8,12 @@ LARGEST_PAGE = 500
 """Entries in one page at most: no operation of a store is unbounded."""
 
 
-def page_size(limit: int) -> int:
+def page_size(limit: int, least: int = 1) -> int:
     """The number of entries to read; more than the largest page gives the largest page."""
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise InvalidType(f"limit must be a whole number, not {limit!r}")
-    if limit < 1:
-        raise InvalidValue(f"limit must be 1 or more, not {limit!r}")
+    if limit < least:
+        raise InvalidValue(f"limit must be {least} or more, not {limit!r}")
     return min(limit, LARGEST_PAGE)
 
 

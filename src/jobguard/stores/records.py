@@ -89,7 +89,10 @@ def raw(text: str) -> bytes:
 
 
 def text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # nothing of ours: it is to be shown all the same
+        return raw.decode("utf-8", "replace")
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
-from jobguard.errors import InvalidType
+from jobguard.errors import InvalidType, StoreError
 from jobguard.stores.base import (
     Claim,
     ClaimReply,
@@ -144,7 +144,10 @@ class RedisStore:
         reply = await self._batcher.run(_LOOK_UP, 1, raw(key))
         if reply is None:
             return None
-        record, now = unpack(reply[0]), reply[1]
+        try:
+            record, now = unpack(reply[0]), int(reply[1])
+        except (ValueError, KeyError, IndexError) as error:
+            raise StoreError(f"what the store has under {key!r} is no record: {error!r}") from error
         return Record(
             key,
             record.state,
@@ -178,8 +181,8 @@ class RedisStore:
     async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
         size, start = page_size(limit), page_start(cursor)
         before = b"" if start is None else b"%d" % start
-        last, *texts = await self._batcher.run(_PAGE_LETTERS, 2, *_letter_keys(queue), b"%d" % size, before)
-        return LetterPage(tuple(map(text, texts)), text(last) or None)
+        last, *found = await self._batcher.run(_PAGE_LETTERS, 2, *_letter_keys(queue), b"%d" % size, before)
+        return LetterPage(tuple(map(text, found[1::2])), text(last) or None, tuple(map(text, found[::2])))
 
     async def count_letters(self, queue: LetterQueue) -> int:
         return int(await self._batcher.run(None, 0, b"HLEN", _letter_keys(queue)[0]))
@@ -191,7 +194,7 @@ class RedisStore:
     async def clear_letters(
         self, queue: LetterQueue, limit: int, until: str | None
     ) -> tuple[int, str | None]:
-        size, last = page_size(limit), page_start(until)
+        size, last = page_size(limit, least=0), page_start(until)
         removed, last_arrival = await self._batcher.run(
             _CLEAR_LETTERS, 2, *_letter_keys(queue), b"%d" % size, b"" if last is None else b"%d" % last
         )

@@ -3,7 +3,7 @@ Remove some of the dead letters that were there at a time, oldest first.
 
 KEYS  1 entries  hash, id -> text
       2 by_time  sorted set, id -> server time in µs, no two alike
-ARGV  1 limit    letters at most
+ARGV  1 limit    letters at most; 0 = none, only the answer to until
       2 until    arrival in µs of the last letter that is meant, or '' for the newest there is now
 Returns {letters removed, until}; until is '' where there are no letters.
 ]]

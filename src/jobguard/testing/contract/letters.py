@@ -56,6 +56,21 @@ class LetterContract:
         assert second.entries == ("text c", "text b")
         assert await store.page_letters(queue, 2, second.cursor) == LetterPage(("text a",), None)
 
+    async def test_pages_say_whose_letters_they_have(self, store: Store, queue: LetterQueue) -> None:
+        """A page names the id of each of its letters."""
+        await fill(store, queue, *"abc")
+        assert (await store.page_letters(queue, 2, None)).ids == ("c", "b")
+        assert (await store.page_letters(queue, 9, None)).ids == ("c", "b", "a")
+
+    async def test_marks_the_newest_letter(self, store: Store, queue: LetterQueue) -> None:
+        """To clear nothing says where a later call is to stop."""
+        await fill(store, queue, *"ab")
+        removed, until = await store.clear_letters(queue, 0, None)
+        await fill(store, queue, "c")
+        assert removed == 0
+        assert await store.clear_letters(queue, 9, until) == (2, until)
+        assert await store.page_letters(queue, 9, None) == LetterPage(("text c",), None)
+
     async def test_ends_with_a_full_page(self, store: Store, queue: LetterQueue) -> None:
         """A page that takes the last letters says that no more follow."""
         await fill(store, queue, *"ab")
