@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -217,22 +218,22 @@ def at_terminal(desk: Desk, answer: bytes, *arguments: str) -> tuple[int, str]:
     )
     os.close(terminal)
     shown = b""
-    answered = False
+    asked = answered = False
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if select.select([controller], [], [], 0.1)[0]:
+        if select.select([controller], [], [], 0.5)[0]:
             try:
                 shown += os.read(controller, 65536)
             except OSError:  # the other end is closed
                 break
         elif process.poll() is not None:
             break
-        if not answered and (b"]:" in shown or b"for good:" in shown):
+        elif asked and answer == b"\x03":
+            process.send_signal(signal.SIGINT)  # Python drops one that comes while it tidies up
+        asked = asked or b"]:" in shown or b"for good:" in shown
+        if asked and not answered and answer != b"\x03":
             answered = True
-            if answer == b"\x03":
-                process.send_signal(2)
-            else:
-                os.write(controller, answer)
+            os.write(controller, answer)
     os.close(controller)
     return process.wait(timeout=60), shown.decode()
 

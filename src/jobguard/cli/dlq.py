@@ -123,14 +123,13 @@ async def _list(screen: Screen, where: Where, limit: int, cursor: str | None, fo
             screen.json(asdict(letter))
     else:
         screen.table(
-            ("id", "failed", "task", "error", "reason"),
+            ("id", "failed", "task", "error"),
             [
                 (
                     letter.id,
-                    moment(letter.failed_at),
+                    moment(letter.failed_at, zone=False),
                     letter.task,
                     f"{letter.error_type}: {letter.error_message}",
-                    letter.reason,
                 )
                 for letter in page.entries
             ],

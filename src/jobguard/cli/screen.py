@@ -20,6 +20,8 @@ from rich.text import Text
 from jobguard.codec import clip, printable
 
 ID_WIDTH = 24
+FLEXIBLE = frozenset({"task", "error"})
+"""Columns that share what a terminal has left beside the others."""
 CELL_LIMIT = 500
 """Characters of a table's cell; what is longer is cut in its middle."""
 WIDE = 10_000
@@ -70,13 +72,15 @@ class Screen:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place, name in enumerate(columns):
             number = bool(found) and all(isinstance(row[place], int) for row in found)
-            # An id is to be copied, so it is never cut.
             table.add_column(
                 name,
                 justify="right" if number else "left",
                 no_wrap=True,
-                min_width=ID_WIDTH if name == "id" else 1,
+                overflow="ellipsis",
+                min_width=ID_WIDTH if name == "id" else None,  # an id is to be copied, so it is never cut
+                ratio=1 if self._narrow and name in FLEXIBLE else None,
             )
+        table.expand = self._narrow and not FLEXIBLE.isdisjoint(columns)
         for row in found:
             table.add_row(*(Text(clip(safe(_shown(value)), CELL_LIMIT)) for value in row))
         self._out.print(table)
@@ -100,10 +104,11 @@ def safe(text: str) -> str:
     return printable(text)
 
 
-def moment(seconds: float) -> str:
-    """A time of day as people read it, with its zone."""
+def moment(seconds: float, *, zone: bool = True) -> str:
+    """A local time as people read it."""
     try:
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+        local = datetime.fromtimestamp(seconds).astimezone()
+        return (local if zone else local.replace(tzinfo=None)).isoformat(sep=" ", timespec="seconds")
     except (TypeError, ValueError, OverflowError, OSError):  # whatever the store has
         return f"{seconds!r}"
 
