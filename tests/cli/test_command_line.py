@@ -19,6 +19,7 @@ import jobguard
 from jobguard import JobGuard, deduplicated
 from jobguard.cli.app import run
 from jobguard.stores import RedisStore
+from jobguard.stores.base import Claim, Settlement, State
 from jobguard.testing import EmbeddedValkey
 from tests.cli.conftest import Desk
 
@@ -358,6 +359,36 @@ def test_escapes_what_an_encoding_lacks(desk: Desk) -> None:
 
 
 # Keys
+
+
+@pytest.mark.parametrize(
+    ("state", "lasts", "words"),
+    [
+        (State.PROCESSING, 60.0, "it is running"),
+        (State.PROCESSING, 0.0, "its lease is over"),
+        (State.RETRY, 60.0, "its next run is due in"),
+        (State.RETRY, 0.0, "its next run is due"),
+        (State.INTERRUPTED, 0.0, "a shutdown cut it off"),
+        (State.SUCCESS, 60.0, "get its result for"),
+        (State.SUCCESS, 0.0, "too long ago"),
+        (State.FAILED, 0.0, "failed for good"),
+        (State.DEAD_LETTER, 0.0, "became a dead letter"),
+    ],
+)
+def test_says_what_a_state_means(desk: Desk, state: State, lasts: float, words: str) -> None:
+    """Whatever became of a key's job, a sentence says what the next one meets."""
+
+    async def work() -> None:
+        store = RedisStore.from_url(desk.url)
+        key = f"{desk.namespace}:k"
+        lease = lasts if state is State.PROCESSING else 60.0
+        granted = await store.claim(Claim(key, "one", "t", lease, 600.0))
+        if state is not State.PROCESSING:
+            await store.settle(Settlement(key, "one", "t", granted.fence, state, lasts, 600.0, body="1"))
+        await store.aclose()
+
+    anyio.run(work)
+    assert words in desk("job", "get", "k").out
 
 
 def test_what_is_no_record_is_one_line(desk: Desk) -> None:
