@@ -198,7 +198,6 @@ class Batcher:
 
     def _answer(self, command: Command, reply: object) -> None:
         """Hand a reply to the one who waits, or send the command again."""
-        self._answers += 1
         future = command.future
         if not isinstance(reply, Exception):
             if not future.done():
@@ -213,6 +212,13 @@ class Batcher:
             self._unanswered((command,), reply)
         else:
             self._fail(command, _told(StoreError("the store refused an operation"), reply))
+        if not self._answers and self._loop is not None:
+            # Those who are answered go on in the next tick; in the one after that this is of no meaning.
+            self._loop.call_soon(self._loop.call_soon, self._forget_answers)
+        self._answers += 1
+
+    def _forget_answers(self) -> None:
+        self._answers = 0
 
     def _unanswered(self, commands: Sequence[Command], error: Exception) -> None:
         """Send commands again after a pause, those that may be."""

@@ -43,11 +43,13 @@ class _Wire:
         senders: writes that have begun and not ended.
         over: nothing more is to be sent on it.
         broken: nothing more is to be read from it.
-        returned: it was given back.
+        leaving: it is on its way back to the pool.
+        returned: the pool has it.
     """
 
     __slots__ = (
-        "broken", "connection", "limited", "loop", "over", "reader", "returned", "senders", "size", "waiting",
+        "broken", "connection", "leaving", "limited", "loop", "over", "reader", "returned", "senders", "size",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, connection: AbstractConnection, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,6 +61,7 @@ class _Wire:
         self.senders = 0
         self.over = False
         self.broken = False
+        self.leaving = False
         self.returned = False
         self.reader: asyncio.Task[None] | None = None
 
@@ -197,18 +200,18 @@ class Wires:
 
     def _give_back_if_over(self, wire: _Wire) -> None:
         """Give a connection back when its last user has left it."""
-        if wire.over and not wire.returned and not wire.waiting and not wire.senders and wire.reader is None:
-            wire.returned = True
+        if wire.over and not wire.leaving and not wire.waiting and not wire.senders and wire.reader is None:
+            wire.leaving = True
             task = wire.loop.create_task(self._give_back(wire))
             self._returning.add(task)
             task.add_done_callback(lambda task: self._given_back(wire, task))
 
     def _given_back(self, wire: _Wire, task: asyncio.Task[None]) -> None:
         self._returning.discard(task)
-        if task.cancelled():  # somebody cancels every task there is, maybe before it began
-            wire.returned = False
+        if task.cancelled() and not wire.returned:  # somebody cancels every task there is
+            wire.leaving = False
             self._give_back_if_over(wire)
-        else:
+        elif not task.cancelled():
             task.exception()  # seen: the connection is broken, and the pool knows
 
     async def _give_back(self, wire: _Wire) -> None:
@@ -217,11 +220,12 @@ class Wires:
             if wire.broken:  # no later user may read what was meant for these
                 await connection.disconnect(nowait=True)
         finally:
+            wire.returned = True  # once: from here on it may be somebody else's
             await self._pool.release(connection)
 
     async def _drop(self, wire: _Wire) -> None:
         """Give a connection back whose event loop has ended: it has to be made anew for the next one."""
-        wire.over = wire.returned = True
+        wire.over = wire.leaving = wire.returned = True
         with suppress(Exception):  # its transport asks the event loop for this and that
             await cast(Any, wire.connection).disconnect(nowait=True)
         await self._pool.release(wire.connection)
