@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobguard.cli.screen import CELL_LIMIT, Screen
@@ -43,6 +43,7 @@ def test_shows_hostile_texts_as_text(text: str, narrow: Screen, capsys: pytest.C
     assert "plain" in out
 
 
+@settings(deadline=None)  # how long it takes is the machine's affair
 @given(texts=st.lists(st.text(), min_size=1, max_size=5), columns=st.integers(1, 3))
 def test_any_text_is_shown(texts: list[str], columns: int) -> None:
     """No text makes a table fail."""
