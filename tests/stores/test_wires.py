@@ -263,8 +263,10 @@ async def test_every_answer_belongs_to_its_question(
                     await redis_client.script_flush()
 
     saboteur = asyncio.ensure_future(sabotage())
-    await asyncio.gather(*(work(f"worker{number}") for number in range(12)))
-    saboteur.cancel()
+    try:
+        await asyncio.gather(*(work(f"worker{number}") for number in range(12)))
+    finally:
+        saboteur.cancel()
     wire.lose_replies(0)
     assert not wrong
     assert answered > 100

@@ -16,7 +16,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from jobguard.stores.commands import Command, packed
 
@@ -196,7 +196,7 @@ class Wires:
         unanswered = list(wire.waiting)
         wire.waiting.clear()
         if unanswered:
-            self._unanswered(unanswered, error)
+            self._unanswered(unanswered, _as_outage(error))
 
     def _give_back_if_over(self, wire: _Wire) -> None:
         """Give a connection back when its last user has left it."""
@@ -243,3 +243,12 @@ class Wires:
         loop = asyncio.get_running_loop()
         while returning := {task for task in self._returning if task.get_loop() is loop}:
             await asyncio.wait(returning)
+
+
+def _as_outage(error: Exception) -> Exception:
+    """What a connection failed with: asyncio has errors of its own for a peer that has gone."""
+    if isinstance(error, (RedisError, OSError)):
+        return error
+    outage = RedisConnectionError(f"the connection failed: {error!r}")
+    outage.__cause__ = error
+    return outage
