@@ -112,8 +112,7 @@ async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
 def replay(case: Case, owner: str, body: str | None) -> Answer:
     """Answer from a success: this job's own, or another's within its ttl."""
     mine = owner == case.identity
-    if case.hears(events.DuplicateReplayed):
-        case.tell(events.DuplicateReplayed, owner=owner, own=mine)
+    case.tell(events.DuplicateReplayed, owner=owner, own=mine)
     if body is not None:
         try:
             return Answer(case.runtime.codec.decode(body, case.task.returns))

@@ -215,7 +215,6 @@ def at_terminal(desk: Desk, answer: bytes, *arguments: str) -> tuple[int, str]:
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=lambda: os.set_inheritable(terminal, True),
     )
     os.close(terminal)
     shown = b""
