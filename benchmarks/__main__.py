@@ -1,7 +1,7 @@
 # ruff: noqa: T201  the table is what this is for
 """Run the benchmarks and print their table.
 
-    python -m benchmarks [--strict] [retry] [redis] [memory] [arq]
+    python -m benchmarks [--strict] [retry] [redis] [memory] [letters] [arq]
 
 `--strict` ends with exit code 1 if a bound is missed, also when measured again.
 """
@@ -19,6 +19,7 @@ import time
 import warnings
 
 from benchmarks.arq_jobs import arq_jobs
+from benchmarks.letters import letter_questions, letter_writes
 from benchmarks.memory import memory
 from benchmarks.redis_calls import redis_calls
 from benchmarks.report import Section, measured, table
@@ -34,6 +35,10 @@ SECTIONS = {
         for callers in (1, 10, 100)
     ],
     "memory": [Section("Memory of remembered successes, beside their results", memory, noisy=False)],
+    "letters": [
+        Section("A dead letter written, beside plain JSON", letter_writes),
+        Section("A million dead letters on the server", letter_questions),
+    ],
     "arq": [Section("Processor time of an ARQ worker by job", arq_jobs)],
 }
 
@@ -41,7 +46,7 @@ SECTIONS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--strict", action="store_true", help="fail if a bound is missed")
-    parser.add_argument("names", nargs="*", help="retry, redis, memory, arq; default: all of them")
+    parser.add_argument("names", nargs="*", help="retry, redis, memory, letters, arq; default: all of them")
     options = parser.parse_args()
     unknown = set(options.names) - set(SECTIONS)
     if unknown:

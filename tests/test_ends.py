@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,8 @@ from jobguard.events import RetryScheduled
 from jobguard.guard import delivering
 from jobguard.primitives import is_job_already_processed, move_to_dead_letter_queue
 from jobguard.stores import MemoryStore
-from jobguard.stores.base import LetterQueue
+from jobguard.stores.letters import Entry, Kept, LetterQueue
+from jobguard.stores.memory_letters import MemoryLetters
 from jobguard.testing import EventLog
 
 pytestmark = pytest.mark.anyio
@@ -25,13 +27,23 @@ pytestmark = pytest.mark.anyio
 class Flaky(MemoryStore):
     """Does not answer when its first letter is put."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._letters = FlakyLetters(time.monotonic)
+
+    @property
+    def letters(self) -> FlakyLetters:
+        return self._letters
+
+
+class FlakyLetters(MemoryLetters):
     tries = 0
 
-    async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
+    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
         self.tries += 1
         if self.tries == 1:
             raise StoreUnavailable("away")
-        return await super().put_letter(queue, id, text)
+        return await super().put(queue, entry, arrival)
 
 
 class Pool:
@@ -54,7 +66,7 @@ async def test_a_job_moved_by_hand_gets_its_letter_though_the_store_fails_once()
         moved = await move_to_dead_letter_queue(ctx, "k", ValueError("bad"))
     finally:
         delivering.reset(before)
-    assert store.tries == 2
+    assert store.letters.tries == 2
     assert await guard.dead_letters().get(moved) is not None
 
 

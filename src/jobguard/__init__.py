@@ -2,11 +2,13 @@
 
 from jobguard.backoff import constant, exponential, fibonacci, linear
 from jobguard.decorators import dead_letter, deduplicated, fallback, retrying, time_limit
-from jobguard.dlq import DeadLetterQueue, Page
+from jobguard.browsing import Page
+from jobguard.dlq import DeadLetterQueue
 from jobguard.errors import Discard, GiveUp, RetryLater, Snooze
+from jobguard.filters import Filter
 from jobguard.guard import JobGuard
 from jobguard.job import Duplicate, Job, JobStatus, current_job
-from jobguard.stores.base import DeadLetter
+from jobguard.stores.letters import DeadLetter
 
 __version__ = "0.1.0"
 
@@ -15,6 +17,7 @@ __all__ = [
     "DeadLetterQueue",
     "Discard",
     "Duplicate",
+    "Filter",
     "GiveUp",
     "Job",
     "JobGuard",

@@ -23,7 +23,8 @@ from jobguard.leases import Held
 from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
 from jobguard.policies import Deduplication, Policies
 from jobguard.runtime import Runtime
-from jobguard.stores.base import UNFINISHED, Claim, LetterQueue, Settlement, State
+from jobguard.stores.base import UNFINISHED, Claim, Settlement, State
+from jobguard.stores.letters import LetterQueue
 from jobguard.task import Task
 
 WAIT_PAUSE, LONGEST_WAIT_PAUSE = 0.05, 1.0
@@ -180,7 +181,10 @@ class Case:
 
     @property
     def letter_queue(self) -> LetterQueue:
-        policy = self.plan.dead_lettering
+        """Where the job's letter is, or would be."""
+        replay, policy = self.delivery.replay, self.plan.dead_lettering
+        if replay is not None:
+            return self.runtime.letter_queue(replay.queue)
         return self.runtime.letter_queue("default" if policy is None else policy.queue)
 
     @property

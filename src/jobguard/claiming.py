@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from jobguard import events
+from jobguard.adapters.base import Replay
 from jobguard.case import LEASE_MARGIN, LONGEST_WAIT_PAUSE, SHORTEST_DEFERRAL, Answer, Case, Phase
 from jobguard.errors import (
     DuplicateJob,
@@ -20,9 +22,37 @@ from jobguard.keys import Key
 from jobguard.leases import Held, new_token, now
 from jobguard.letters import from_text
 from jobguard.meeting import Course, course_of, took_over
-from jobguard.policies import Deduplication
-from jobguard.settling import OUTAGE_PAUSE, answer_or_raise, keep_letter
+from jobguard.policies import DeadLettering, Deduplication
+from jobguard.replays import DISCARDED, DUPLICATE, SUCCEEDED, overtaken
+from jobguard.settling import OUTAGE_PAUSE, answer_or_raise, end_replay, keep_letter
 from jobguard.stores.base import ClaimReply, State, Verdict
+from jobguard.stores.letters import LetterState
+
+
+async def open_replay(case: Case, replay: Replay) -> Answer | None:
+    """See that a dead letter's replay is still to run, and how; an answer means that it is not."""
+    try:
+        state = await overtaken(case.runtime.store, case.letter_queue, replay)
+    except StoreError as error:
+        await without_store(case, error)
+        return None
+    if state is not None:
+        case.tell(events.DuplicateSkipped, status=_STANDING[state], owner=replay.job_id)
+        return Answer(Duplicate(replay.id, _STANDING[state], replay.job_id))
+    plan = case.plan
+    if plan.dead_lettering is None:  # it has a letter, whatever its task says today
+        plan = replace(plan, dead_lettering=DeadLettering(queue=replay.queue))
+    if replay.force and plan.deduplication is not None:
+        plan = replace(plan, deduplication=replace(plan.deduplication, done="run", running="defer"))
+    case.plan = plan
+    return None
+
+
+_STANDING = {
+    LetterState.DEAD: JobStatus.DEAD_LETTER,
+    LetterState.REQUEUED: JobStatus.PROCESSING,
+    LetterState.RESOLVED: JobStatus.SUCCESS,
+}
 
 
 async def begin(case: Case) -> Answer | None:
@@ -45,6 +75,7 @@ async def begin(case: Case) -> Answer | None:
             if reply.fingerprint != key.fingerprint and reply.owner != case.identity:
                 compare(case, reply, key, deduplication)
             if course is Course.REPLAY:
+                await end_replay(case, SUCCEEDED if reply.owner == case.identity else DUPLICATE)
                 return replay(case, reply.owner, reply.body)
             if course is not Course.WAIT:
                 return await follow(case, course, reply)
@@ -104,6 +135,7 @@ async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
     assert case.key is not None
     status = reply.state.status
     case.tell(events.DuplicateSkipped, status=status, owner=reply.owner)
+    await end_replay(case, DUPLICATE)
     if course is Course.RAISE:
         raise DuplicateJob(case.key.digest, status, reply.owner)
     return Answer(Duplicate(case.key.digest, status, reply.owner))
@@ -134,6 +166,7 @@ async def load_history(case: Case) -> Answer | None:
     if record is not None:
         case.recorded = True
         if record.state is State.SUCCESS:
+            await end_replay(case, SUCCEEDED)
             return replay(case, record.owner, record.body)
         if record.state.ended:
             return await close(case, record.state, record.body)
@@ -157,8 +190,10 @@ async def close(case: Case, state: State | None, body: str | None) -> Answer:
         except StoreError as error:
             case.told("settle")(error)  # there is nothing to put: the record says only that it ended
         else:
-            await keep_letter(case, body, letter.id)
+            await keep_letter(case, letter)
             told = f"{told}: {letter.error_type}: {letter.error_message}"
+    elif state is State.FAILED:
+        await end_replay(case, DISCARDED)
     return await answer_or_raise(case, RetriesExhausted(told), fall_back=True)
 
 

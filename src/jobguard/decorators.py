@@ -7,7 +7,7 @@ and the order of decorators does not matter. Settings are checked here, at decor
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, Never, ParamSpec, TypeVar, cast, overload
 
 from jobguard import policies
@@ -30,6 +30,7 @@ from jobguard.policies import (
     Running,
     TimeLimit,
 )
+from jobguard.stores.letters import DeadLetter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -223,7 +224,14 @@ def retrying(
 def dead_letter(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 @overload
 def dead_letter(
-    *, queue: str = "default", redact: Iterable[str] = (), payload: bool = True
+    *,
+    queue: str = "default",
+    redact: Iterable[str] = (),
+    payload: bool = True,
+    retention: Duration | None = None,
+    max_entries: int | None = None,
+    on_evict: Callable[[Sequence[DeadLetter]], None] | None = None,
+    alert_over: int | None = None,
 ) -> Decorator[DeadLettering, Never]: ...
 def dead_letter(
     fn: Callable[..., object] | None = None,
@@ -232,17 +240,30 @@ def dead_letter(
     queue: str = "default",
     redact: Iterable[str] = (),
     payload: bool = True,
+    retention: Duration | None = None,
+    max_entries: int | None = None,
+    on_evict: Callable[[Sequence[DeadLetter]], None] | None = None,
+    alert_over: int | None = None,
 ) -> object:
     """Keep the job as a dead letter when no run is left, then let its exception go on.
 
     Guarantee: the letter is written before the queue is told that the job has ended; if that
-    cannot be done, the job is run again. Nothing is evicted.
+    cannot be done, the job is run again. Nothing is evicted unless `retention` or `max_entries` says so.
+
+    The last four settings are the queue's: give all tasks that share one the same, best by sharing the
+    decorator (`kept = dead_letter(queue=...)`).
 
     Args:
         queue: name of the dead letter queue. Default `"default"`.
         redact: parameter names or dotted paths (`"customer.phone"`) whose values are masked in the
             letter's preview, message and traceback. The payload keeps them: it is what is run again.
         payload: whether to keep the arguments, so that the job can be run again. Default True.
+        retention: seconds or timedelta for which the queue keeps a letter. Default None: for ever.
+        max_entries: letters that the queue keeps, whatever their state; the oldest make room. Default None:
+            any number. Bounds are looked at within a second after a letter has come.
+        on_evict: given the letters before they are removed for either reason, 200 at most; if it raises, they
+            stay. `jobguard.exchange.spill_to(path)` appends them to a file.
+        alert_over: the event `QueueGrew` is sent when the queue comes to hold more dead letters than this.
 
     Raises:
         ConfigurationError: at decoration; a setting is wrong, and the message names it.
@@ -257,6 +278,10 @@ def dead_letter(
         queue=check_name("queue", queue),
         redact=tuple(_text("redact", name) for name in redact),
         payload=payload,
+        retention=None if retention is None else policies.seconds("retention", retention),
+        max_entries=None if max_entries is None else policies.count("max_entries", max_entries),
+        on_evict=None if on_evict is None else policies.plain("on_evict", on_evict),
+        alert_over=None if alert_over is None else policies.count("alert_over", alert_over, least=0),
     )
     return Decorator[DeadLettering, Never](policy) if fn is None else add_policy(fn, policy)
 

@@ -19,17 +19,27 @@ import anyio
 from jobguard import events
 from jobguard.adapters.inprocess import LocalDelivery
 from jobguard.case import Answer, Case, Phase
-from jobguard.claiming import begin
+from jobguard.claiming import begin, open_replay
 from jobguard.decision import Action, Decision, crash_limit, decide, leaves
-from jobguard.errors import CrashLimitExceeded, Discard, GiveUp, NotEncodable, Signal, Undeliverable
+from jobguard.errors import (
+    CrashLimitExceeded,
+    Discard,
+    GiveUp,
+    NotEncodable,
+    PayloadMismatch,
+    Signal,
+    Undeliverable,
+)
 from jobguard.history import add_failure
 from jobguard.job import AttemptError, FirstRun, Run, current_run, ref_of
 from jobguard.leases import now
-from jobguard.letters import to_text, type_name, write_letter
+from jobguard.letters import type_name, write_letter
+from jobguard.policies import DeadLettering
 from jobguard.runtime import Runtime
 from jobguard.scopes import Deadline, cut_off, on_asyncio
-from jobguard.settling import answer_or_raise, interrupted, leave_to_other, settle
+from jobguard.settling import answer_or_raise, interrupted, keep_letter, leave_to_other, settle
 from jobguard.stores.base import State
+from jobguard.stores.letters import DeadLetter
 from jobguard.task import Task
 
 RESULT_LIMIT = 64 * 1024
@@ -57,9 +67,11 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
     """Claim, run, and again as long as the delivery allows it. `error` is how a first run has failed."""
     answer: Answer | None = None
     try:
+        if case.delivery.replay is not None:
+            answer = await open_replay(case, case.delivery.replay)
         if error is not None:
             answer = await failed_or_cut_off(case, error)
-        else:
+        elif answer is None:
             try:
                 case.find_key()
             except Exception as refused:
@@ -70,6 +82,11 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
             if answer is None:
                 answer = await run(case)
         return answer.value
+    except PayloadMismatch as error:
+        if case.delivery.replay is not None:
+            # It is not the work that the other has done, so its letter waits for somebody to look at it.
+            await keep_letter(case, letter_of(case, DeadLettering(), error, error, "not_retryable"))
+        raise
     except GeneratorExit:
         raise  # closed unfinished, where there may be no event loop to ask about anything
     except anyio.get_cancelled_exc_class():
@@ -143,7 +160,7 @@ async def succeeded(case: Case, result: object) -> None:
     if case.hears(events.Succeeded):
         seconds = case.elapsed - case.history.elapsed
         event = case.event(events.Succeeded, attempt=case.history.runs + 1, seconds=seconds)
-    if case.held is None and not case.recorded:
+    if case.held is None and not case.recorded and case.delivery.replay is None:
         if event is not None:
             case.runtime.emit(event)
         return
@@ -222,11 +239,11 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
     reason = error.reason if isinstance(error, Undeliverable) else decision.reason
     told = case.describe(cause)
     if decision.dead_letter and policy is not None:
-        letter = write_letter(
-            case.end_record(cause, reason), policy, case.runtime.codec, case.arguments(error)
-        )
-        event = case.event(events.DeadLettered, queue=policy.queue, id=letter.id, reason=reason, error=told)
-        await settle(case, State.DEAD_LETTER, event, body=to_text(letter), letter_id=letter.id)
+        letter = letter_of(case, policy, error, cause, reason)
+        queue, replay = case.letter_queue.name, case.delivery.replay
+        id = letter.id if replay is None else replay.id
+        event = case.event(events.DeadLettered, queue=queue, id=id, reason=reason, error=told)
+        await settle(case, State.DEAD_LETTER, event, letter=letter)
     else:
         await settle(case, State.FAILED, case.event(events.Failed, reason=reason, error=told), body=told)
     with suppress(Exception):  # an exception class may refuse notes
@@ -236,6 +253,12 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
         )
     exhausted = control_flow and not isinstance(error, Discard)
     return await answer_or_raise(case, error, fall_back=decision.fall_back, exhausted=exhausted)
+
+
+def letter_of(
+    case: Case, policy: DeadLettering, error: Exception, cause: Exception, reason: str
+) -> DeadLetter:
+    return write_letter(case.end_record(cause, reason), policy, case.runtime.codec, case.arguments(error))
 
 
 async def crashed_too_often(case: Case) -> Answer:

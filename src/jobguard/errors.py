@@ -14,6 +14,7 @@ JobGuardError
 ├── CrashLimitExceeded          the job took its worker down too often
 ├── Undeliverable               a queue handed over a job that no function can take
 ├── LeaseLost                   the claim went to another holder while the body ran
+├── LetterRefused               a dead letter cannot be edited as asked
 ├── StoreError                  the store answered with an error
 │   └── StoreUnavailable        the store did not answer
 ├── NotEncodable                a value cannot be written as tagged JSON
@@ -126,6 +127,23 @@ class Undeliverable(JobGuardError):
 
 class LeaseLost(JobGuardError):
     """The lease ended or went to another holder before the outcome could be recorded."""
+
+
+class LetterRefused(JobGuardError):
+    """A dead letter cannot be dealt with as asked.
+
+    Attributes:
+        id: of the letter.
+        why: what stands in the way.
+    """
+
+    def __init__(self, id: str, why: str) -> None:
+        super().__init__(id, why)
+        self.id = id
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"letter {self.id!r}: {self.why}"
 
 
 class StoreError(JobGuardError):

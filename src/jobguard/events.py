@@ -141,6 +141,43 @@ class DeadLettered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewFingerprint(Event):
+    """The only dead letter of its kind came into a queue: jobs have begun to fail in a new way.
+
+    `error` is masked as the letter is.
+    """
+
+    queue: str
+    fingerprint: str
+    id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueGrew(Event):
+    """A dead letter queue holds more than `alert_over` of its tasks says; told once on the way up."""
+
+    queue: str
+    dead: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted(Event):
+    """The oldest letters of a queue were removed to keep its `retention` or `max_entries`."""
+
+    queue: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionFailed(Event):
+    """`on_evict` raised; the letters that it was given stay."""
+
+    queue: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FellBack(Event):
     """`@fallback` answered in place of the task."""
 

@@ -65,7 +65,8 @@ class JobGuard:
 
     def dead_letters(self, name: str = "default") -> DeadLetterQueue:
         """A dead letter queue of this guard; works outside `async with` too."""
-        return DeadLetterQueue(self.runtime.store, name, namespace=self.runtime.namespace)
+        runtime = self.runtime
+        return DeadLetterQueue(runtime.store, name, namespace=runtime.namespace, codec=runtime.codec)
 
     async def __aenter__(self) -> Self:
         _defaults.append(self)

@@ -10,19 +10,22 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import blake2b
+from typing import Any
 
 from jobguard.codec import Codec, clip, preview, redactor
 from jobguard.errors import NotEncodable, StoreError
 from jobguard.job import AttemptError, History, JobRef
 from jobguard.policies import DeadLettering
-from jobguard.stores.base import UNKNOWN_TASK, DeadLetter
+from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, Edit, Entry, LetterState, ReplayRecord
 
 TRACEBACK_LIMIT = 16_384
 MESSAGE_LIMIT = 2_048
 PAYLOAD_LIMIT = 256 * 1024
 """Bytes of a job's arguments; larger ones are not kept, and the letter says so."""
+KEPT_ATTEMPTS = 50
+"""Failed attempts that a letter describes, those of earlier replays included; older ones are only counted."""
 
 
 def letter_id(identity: str) -> str:
@@ -108,31 +111,135 @@ def write_letter(end: End, policy: DeadLettering, codec: Codec, call: Arguments 
         first_seen=time.time() - history.elapsed,
         failed_at=time.time(),
         worker=worker_name(),
+        parameters=tuple(shown.names) if payload_format == "json" else (),
+        redact=policy.redact,
     )
 
 
 _NOTHING = Arguments((), {}, ())
 
 
+def dead_again(before: DeadLetter, now: DeadLetter) -> DeadLetter:
+    """The letter of a job that was run again and has ended badly again: one entry, with all it went through.
+
+    Args:
+        before: as it was when the job was run again, and tells of that.
+        now: as if the job had been a new one.
+    """
+    runs = before.attempts[-1].attempt if before.attempts else 0
+    later = tuple(replace(each, attempt=runs + each.attempt) for each in now.attempts)
+    return replace(
+        now,
+        id=before.id,
+        # A worker that cannot read the arguments must not cost the letter those that it has.
+        payload=before.payload,
+        payload_format=before.payload_format,
+        parameters=before.parameters,
+        preview=before.preview if now.preview == "{}" else now.preview,
+        attempts=(*before.attempts, *later)[-KEPT_ATTEMPTS:],
+        failures=before.failures + now.failures,
+        interruptions=before.interruptions + now.interruptions,
+        crashes=before.crashes + now.crashes,
+        first_seen=before.first_seen,
+        requeues=before.requeues,
+        redact=tuple(dict.fromkeys((*before.redact, *now.redact))),
+        original=before.original,
+        edits=before.edits,
+        replays=before.replays,
+        imported=before.imported,
+    )
+
+
+_OPTIONAL = {field.name: field.default for field in fields(DeadLetter) if field.default is not MISSING}
+
+
 def to_text(letter: DeadLetter) -> str:
-    """A letter as one line of JSON."""
-    return json.dumps(asdict(letter), separators=(",", ":"), ensure_ascii=True)
+    """A letter as one line of JSON, without what is as it is in most."""
+    values = asdict(letter)
+    for name, default in _OPTIONAL.items():
+        if values[name] == default and name != "version":
+            del values[name]
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=True)
 
 
 def from_text(text: str) -> DeadLetter:
-    """A letter from its JSON.
+    """A letter from its JSON. Safe on any text.
 
     Raises:
         StoreError: the text is not a letter; it says what is wrong.
     """
     try:
         values = json.loads(text)
-        values["causes"] = tuple(values["causes"])
-        values["attempts"] = tuple(AttemptError(**attempt) for attempt in values["attempts"])
-        known = {field.name for field in fields(DeadLetter)}
-        return DeadLetter(**{name: value for name, value in values.items() if name in known})
+        known: dict[str, Any] = {name: _checked(name, values[name]) for name in _KINDS if name in values}
+        return DeadLetter(**known)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreError(f"a dead letter in the store cannot be read: {error!r}") from error
+
+
+_KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(DeadLetter)}
+_PLAIN: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "str | None": (str, type(None)),
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+}
+_RECORDS = {
+    "tuple[AttemptError, ...]": AttemptError,
+    "tuple[Edit, ...]": Edit,
+    "tuple[ReplayRecord, ...]": ReplayRecord,
+}
+
+
+def _checked(name: str, value: Any) -> object:
+    """A field's value, of its type: the text may be from anybody."""
+    kind = _KINDS[name]
+    if kind == "LetterState":
+        return LetterState(value)
+    if kind == "tuple[str, ...]":
+        return tuple(_of(str, name, each) for each in _of(list, name, value))
+    if kind in _RECORDS:
+        record = _RECORDS[kind]
+        kinds = {field.name: _PLAIN[str(field.type)] for field in fields(record)}
+        return tuple(
+            record(**{key: _of(kinds[key], f"{name}.{key}", item) for key, item in each.items()})
+            for each in _of(list, name, value)
+        )
+    return _of(_PLAIN[kind], name, value)
+
+
+def _of(kind: type | tuple[type, ...], name: str, value: Any) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {clip(repr(value), 60)}")
+    return value
+
+
+def entry_of(letter: DeadLetter, revision: int = 0) -> Entry:
+    """A letter as a store keeps it.
+
+    Args:
+        letter: what to keep.
+        revision: of the entry that it is to replace, if it is.
+    """
+    return Entry(
+        letter.id,
+        letter.state,
+        letter.task,
+        letter.error_type,
+        letter.fingerprint,
+        letter.key or "",
+        to_text(letter),
+        revision,
+    )
+
+
+def letter_in(entry: Entry) -> DeadLetter:
+    """The letter that a store has kept; one that stands for it where the entry holds something else."""
+    try:
+        letter = from_text(entry.text)
+    except StoreError as error:
+        return replace(unreadable(entry.id, error), state=entry.state)
+    return replace(letter, id=entry.id, state=entry.state)
 
 
 def unreadable(id: str, error: StoreError) -> DeadLetter:

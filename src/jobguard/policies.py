@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from jobguard.backoff import Schedule, constant, exponential
 from jobguard.errors import InvalidType, InvalidValue
+
+if TYPE_CHECKING:
+    from jobguard.stores.letters import DeadLetter
 
 C = TypeVar("C", bound=str)
 F = TypeVar("F")
@@ -65,11 +68,15 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettering:
-    """`@dead_letter`: keep the job when no run is left."""
+    """`@dead_letter`: keep the job when no run is left. `retention` in seconds."""
 
     queue: str = "default"
     redact: tuple[str, ...] = ()
     payload: bool = True
+    retention: float | None = None
+    max_entries: int | None = None
+    on_evict: Callable[[Sequence[DeadLetter]], None] | None = None
+    alert_over: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,15 @@ from jobguard.errors import InvalidType, StoreError
 from jobguard.guard import JobGuard, delivering
 from jobguard.history import add_failure, pack, unpack
 from jobguard.job import AttemptError, History, JobRef
+from jobguard.keeping import keep
 from jobguard.keys import compile_key
 from jobguard.letters import MESSAGE_LIMIT, End, message_of, to_text, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering, Duration, seconds
-from jobguard.stores.base import UNFINISHED, UNKNOWN_TASK, Claim, LetterQueue, Settlement, State, Verdict
+from jobguard.replays import keep_again, replaying
+from jobguard.runtime import Runtime
+from jobguard.stores.base import UNFINISHED, Claim, Settlement, State, Verdict
+from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, LetterQueue
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -155,7 +159,7 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
 
     async def move() -> None:
         if await work.settle(settlement):
-            await work.guard.store.put_letter(LetterQueue(NAMESPACE, QUEUE), letter.id, text)
+            await _keep(work.guard.runtime, letter)
 
     def failed(error: StoreError) -> None:
         logger.warning("moving job %r to the dead letters failed: %s", work.job.id, _shown(repr(error)))
@@ -249,3 +253,12 @@ _make_key = compile_key(_by_hand, key="{job_key}", scope="jobguard.primitives")
 
 def _attempt_error(attempt: int, error: Exception) -> AttemptError:
     return AttemptError(attempt, time.time(), type_name(error), clip(message_of(error), MESSAGE_LIMIT))
+
+
+async def _keep(runtime: Runtime, letter: DeadLetter) -> None:
+    """Keep a letter: a new one, or the one whose replay the job is."""
+    replay = replaying.get()
+    if replay is None:
+        await keep(runtime, LetterQueue(NAMESPACE, QUEUE), letter, DeadLettering(QUEUE))
+    else:
+        await keep_again(runtime.store, runtime.letter_queue(replay.queue), replay, letter)

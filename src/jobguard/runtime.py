@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jobguard.codec import Codec
 from jobguard.events import Event, Hook, StoreFailed, emit
 from jobguard.leases import Heartbeat, Held
 from jobguard.scopes import Background
-from jobguard.stores.base import LetterQueue, Renewal, Store
+from jobguard.stores.base import Renewal, Store
+from jobguard.stores.letters import LetterQueue
 
 OnStoreError = Literal["raise", "run"]
 
@@ -27,6 +28,8 @@ class Runtime:
     on_store_error: OnStoreError
     background: Background
     heartbeat: Heartbeat
+    evicting: set[LetterQueue] = field(default_factory=set[LetterQueue])
+    """Queues that are about to be brought back within their bounds."""
 
     def emit(self, event: Event) -> None:
         emit(self.hooks, event)

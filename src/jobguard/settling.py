@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from jobguard import events
@@ -11,8 +12,13 @@ from jobguard.case import Answer, Case, Phase
 from jobguard.decision import leaves
 from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
+from jobguard.keeping import follow
+from jobguard.letters import entry_of, to_text
 from jobguard.persistence import persist
+from jobguard.policies import DeadLettering
+from jobguard.replays import DISCARDED, SUCCEEDED, keep_again, resolve
 from jobguard.stores.base import SettleReply, State, Verdict
+from jobguard.stores.letters import DeadLetter, Kept
 
 INTERRUPTION_BOUND = 2.0
 """Seconds that recording an interruption may hold a cancellation up."""
@@ -27,36 +33,42 @@ async def settle(
     *,
     lasts: float = 0.0,
     body: str | None = None,
-    letter_id: str | None = None,
+    letter: DeadLetter | None = None,
 ) -> None:
-    """Write an outcome, with its dead letter if there is one, and then tell of it, if there is an event.
+    """Write an outcome, then what follows for a dead letter, and then tell of it, if there is an event.
 
     Again while the store is out of reach, until the lease ends; to the end if the caller is
     cancelled meanwhile. A refusal means that another claim has taken over: the outcome is not ours
     to record.
     """
     case.phase = Phase.RETRYING if state is State.RETRY else Phase.SETTLED
-    if letter_id is None and not case.writes:
+    follow_up = _follow_up(case, state, letter)
+    if follow_up is None and not case.writes:
         if event is not None:
             case.runtime.emit(event)
         return
     if case.held is None and case.delivery.lost:
         # Without a claim there is no fence: what keeps two runs apart is the queue's own lock.
         await leave_to_other(case, f"the queue's lock on {case.task.name} ended while it ran")
-    settlement = case.settlement(state, lasts, body) if case.writes else None
+    settlement = None
+    if case.writes:
+        settlement = case.settlement(state, lasts, body if letter is None else to_text(letter))
     store = case.runtime.store
     step = "settle"
 
     async def write() -> SettleReply:
         nonlocal step
         step = "settle"
+        kept: Kept | None = None
         reply = SettleReply(True) if settlement is None else await store.settle(settlement)
         if reply.accepted:
-            if letter_id is not None and body is not None:
-                step = "put_letter"
-                await store.put_letter(case.letter_queue, letter_id, body)
+            if follow_up is not None:
+                step, change = follow_up
+                kept = await change()
             if event is not None:
                 case.runtime.emit(event)
+            if kept is not None and letter is not None:
+                await follow(case.runtime, case.letter_queue, letter, _policy(case), kept)
         return reply
 
     def failed(error: StoreError) -> None:
@@ -67,7 +79,7 @@ async def settle(
         reply = await persist(write, failed, until, case.runtime.background)
     except StoreError as error:
         await outcome_lost(case, state, error)
-        if letter_id is None and event is not None:  # it came to that all the same; a dead letter did not
+        if letter is None and event is not None:  # it came to that all the same; a dead letter did not
             case.runtime.emit(event)
         return
     case.recorded = True
@@ -88,18 +100,58 @@ async def settle(
         )
 
 
-async def keep_letter(case: Case, text: str, id: str) -> None:
-    """Put the dead letter of a job that ended in an earlier run, trying as long as a lease lasts."""
-    store = case.runtime.store
-    try:
-        await persist(
-            lambda: store.put_letter(case.letter_queue, id, text),
-            case.told("put_letter"),
-            case.lease_end,
-            case.runtime.background,
+def _follow_up(
+    case: Case, state: State, letter: DeadLetter | None
+) -> tuple[str, Callable[[], Awaitable[Kept | None]]] | None:
+    """What an outcome changes among the dead letters, and its name: nothing, for most."""
+    if letter is not None:
+        return "put_letter", lambda: _keep(case, letter)
+    replay = case.delivery.replay
+    if replay is None or not state.ended:
+        return None
+    # What fails without a letter of its own was discarded: a replay always has a letter else.
+    resolution = SUCCEEDED if state is State.SUCCESS else DISCARDED
+
+    async def change() -> None:
+        await resolve(case.runtime.store, case.letter_queue, replay, resolution)
+
+    return "resolve_letter", change
+
+
+async def _keep(case: Case, letter: DeadLetter) -> Kept | None:
+    """Keep a letter: a new one, or (None) the one whose replay this was."""
+    store, queue, replay = case.runtime.store, case.letter_queue, case.delivery.replay
+    if replay is None:
+        return await store.letters.put(queue, entry_of(letter))
+    await keep_again(store, queue, replay, letter)
+    return None
+
+
+def _policy(case: Case) -> DeadLettering:
+    policy = case.plan.dead_lettering
+    return DeadLettering() if policy is None else policy
+
+
+async def keep_letter(case: Case, letter: DeadLetter) -> None:
+    """Keep the dead letter of a job that ended in an earlier run, trying as long as a lease lasts."""
+    await _persist(case, "put_letter", lambda: _keep(case, letter), State.DEAD_LETTER)
+
+
+async def end_replay(case: Case, resolution: str) -> None:
+    """Write down, for the letter of a replay, that its job needed no run."""
+    replay = case.delivery.replay
+    if replay is not None:
+        store, queue = case.runtime.store, case.letter_queue
+        await _persist(
+            case, "resolve_letter", lambda: resolve(store, queue, replay, resolution), State.SUCCESS
         )
+
+
+async def _persist(case: Case, step: str, write: Callable[[], Awaitable[object]], state: State) -> None:
+    try:
+        await persist(write, case.told(step), case.lease_end, case.runtime.background)
     except StoreError as error:
-        await outcome_lost(case, State.DEAD_LETTER, error)
+        await outcome_lost(case, state, error)
 
 
 async def outcome_lost(case: Case, state: State, error: StoreError) -> None:

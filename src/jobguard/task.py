@@ -51,13 +51,18 @@ class Task:
             self._returns = resolve_return_annotation(self.fn)
         return self._returns
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether the first parameter is one that a queue or an object fills, and no argument of the job."""
+        return bool(self.parameters) and self.parameters[0] in CONTEXT_NAMES
+
     def own_arguments(
         self, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> tuple[tuple[object, ...], Mapping[str, object], tuple[str, ...]]:
         """A call's arguments and parameter names without a leading ctx, self or cls."""
-        first = self.parameters[0] if self.parameters else ""
-        if first not in CONTEXT_NAMES:
+        if not self.takes_context:
             return args, kwargs, self.parameters
+        first = self.parameters[0]
         own = {name: value for name, value in kwargs.items() if name != first}
         return args[1:], own, self.parameters[1:]
 

@@ -13,17 +13,17 @@ from jobguard import JobGuard
 from jobguard.errors import StoreUnavailable
 from jobguard.events import Event, Hook
 from jobguard.runtime import OnStoreError
-from jobguard.stores.base import (
-    Claim,
-    ClaimReply,
+from jobguard.stores.base import Claim, ClaimReply, Record, Renewal, Settlement, SettleReply, State, Store
+from jobguard.stores.letters import (
+    Dimension,
+    Entry,
+    Kept,
     LetterPage,
+    LetterQuery,
     LetterQueue,
-    Record,
-    Renewal,
-    Settlement,
-    SettleReply,
-    State,
-    Store,
+    LetterState,
+    Tally,
+    Totals,
 )
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class StoreProxy:
         """The settlements as this state that the engine asked for."""
         return [each for each in self.settlements if each.state is state]
 
-    async def _pass(self, operation: str, forward: Callable[[], Awaitable[T]]) -> T:
+    async def pass_on(self, operation: str, forward: Callable[[], Awaitable[T]]) -> T:
         self.calls.append(operation)
         if self.checkpoint is not None:
             await self.checkpoint()
@@ -102,46 +102,100 @@ class StoreProxy:
         return cast(T, reply)
 
     async def claim(self, claim: Claim) -> ClaimReply:
-        return await self._pass("claim", lambda: self.store.claim(claim))
+        return await self.pass_on("claim", lambda: self.store.claim(claim))
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
-        return await self._pass("renew", lambda: self.store.renew(renewals))
+        return await self.pass_on("renew", lambda: self.store.renew(renewals))
 
     async def settle(self, settlement: Settlement) -> SettleReply:
         self.settlements.append(settlement)
-        return await self._pass("settle", lambda: self.store.settle(settlement))
+        return await self.pass_on("settle", lambda: self.store.settle(settlement))
 
     async def look_up(self, key: str) -> Record | None:
-        return await self._pass("look_up", lambda: self.store.look_up(key))
+        return await self.pass_on("look_up", lambda: self.store.look_up(key))
 
     async def forget(self, key: str) -> bool:
-        return await self._pass("forget", lambda: self.store.forget(key))
+        return await self.pass_on("forget", lambda: self.store.forget(key))
 
-    async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
-        return await self._pass("put_letter", lambda: self.store.put_letter(queue, id, text))
+    @property
+    def letters(self) -> LetterProxy:
+        return LetterProxy(self)
 
-    async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
-        return await self._pass("get_letter", lambda: self.store.get_letter(queue, id))
+    async def announce(self, namespace: str, names: Sequence[str], lasts: float) -> None:
+        await self.pass_on("announce", lambda: self.store.announce(namespace, names, lasts))
 
-    async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
-        return await self._pass("page_letters", lambda: self.store.page_letters(queue, limit, cursor))
-
-    async def count_letters(self, queue: LetterQueue) -> int:
-        return await self._pass("count_letters", lambda: self.store.count_letters(queue))
-
-    async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
-        return await self._pass("remove_letter", lambda: self.store.remove_letter(queue, id))
-
-    async def clear_letters(
-        self, queue: LetterQueue, limit: int, until: str | None
-    ) -> tuple[int, str | None]:
-        return await self._pass("clear_letters", lambda: self.store.clear_letters(queue, limit, until))
-
-    async def letter_queues(self, namespace: str) -> list[str]:
-        return await self._pass("letter_queues", lambda: self.store.letter_queues(namespace))
+    async def served(self, namespace: str, name: str) -> bool:
+        return await self.pass_on("served", lambda: self.store.served(namespace, name))
 
     async def aclose(self) -> None:
         await self.store.aclose()
+
+
+class LetterProxy:
+    """The dead letters of a `StoreProxy`; their operations are called `put_letter`, `get_letter` …"""
+
+    def __init__(self, proxy: StoreProxy) -> None:
+        self._proxy = proxy
+        self._letters = proxy.store.letters
+
+    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
+        return await self._proxy.pass_on("put_letter", lambda: self._letters.put(queue, entry, arrival))
+
+    async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
+        return await self._proxy.pass_on(
+            "replace_letter", lambda: self._letters.replace(queue, entry, arrive=arrive)
+        )
+
+    async def get(self, queue: LetterQueue, id: str) -> Entry | None:
+        return await self._proxy.pass_on("get_letter", lambda: self._letters.get(queue, id))
+
+    async def find(self, queue: LetterQueue, key: str) -> Entry | None:
+        return await self._proxy.pass_on("find_letter", lambda: self._letters.find(queue, key))
+
+    async def page(
+        self,
+        queue: LetterQueue,
+        query: LetterQuery,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        oldest_first: bool = False,
+        texts: bool = True,
+    ) -> LetterPage:
+        return await self._proxy.pass_on(
+            "page_letters",
+            lambda: self._letters.page(queue, query, limit, cursor, oldest_first=oldest_first, texts=texts),
+        )
+
+    async def count(self, queue: LetterQueue, query: LetterQuery) -> int:
+        return await self._proxy.pass_on("count_letters", lambda: self._letters.count(queue, query))
+
+    async def tally(
+        self,
+        queue: LetterQueue,
+        dimension: Dimension,
+        *,
+        state: LetterState = LetterState.DEAD,
+        since: int | None = None,
+        limit: int = 100,
+    ) -> list[Tally]:
+        return await self._proxy.pass_on(
+            "tally_letters",
+            lambda: self._letters.tally(queue, dimension, state=state, since=since, limit=limit),
+        )
+
+    async def remove(
+        self, queue: LetterQueue, entries: Sequence[tuple[str, int | None]], *, evicted: bool = False
+    ) -> list[bool]:
+        return await self._proxy.pass_on(
+            "remove_letters", lambda: self._letters.remove(queue, entries, evicted=evicted)
+        )
+
+    async def totals(self, queue: LetterQueue) -> Totals:
+        return await self._proxy.pass_on("total_letters", lambda: self._letters.totals(queue))
+
+    async def queues(self, namespace: str) -> list[str]:
+        return await self._proxy.pass_on("letter_queues", lambda: self._letters.queues(namespace))
 
 
 class Events(list[Event]):

@@ -25,7 +25,14 @@ from jobguard import (
     retrying,
     time_limit,
 )
-from jobguard.events import DeadLettered, FellBack, Interrupted, RetryScheduled, Succeeded
+from jobguard.events import (
+    DeadLettered,
+    FellBack,
+    Interrupted,
+    NewFingerprint,
+    RetryScheduled,
+    Succeeded,
+)
 from tests.engine.harness import Bench, Events, until
 
 P = ParamSpec("P")
@@ -87,7 +94,7 @@ async def test_a_failure_is_the_same_in_any_order(
     assert await decorate(task, order)(1) == "stand-in"
     assert runs == [1, 2]
     told = [type(event) for event in events]
-    assert told == [RetryScheduled, DeadLettered, FellBack]
+    assert told == [RetryScheduled, DeadLettered, NewFingerprint, FellBack]
     assert {event.key for event in events} == {KEY_OF_ONE}
     assert await guard.dead_letters("orders").count() == 1
 

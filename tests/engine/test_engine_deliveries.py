@@ -61,6 +61,7 @@ class QueueDelivery:
     task: str | None = None
     payload: bytes | None = b"raw"
     lost = False
+    replay = None
 
     def __init__(self, ref: JobRef, number: int, terms: Terms) -> None:
         self.ref: JobRef = ref

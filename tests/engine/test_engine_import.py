@@ -26,6 +26,7 @@ NAMES = [
     "JobStatus",
     "Job",
     "Duplicate",
+    "Filter",
     "current_job",
     "JobGuard",
     "DeadLetterQueue",

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores import RedisStore
-from jobguard.stores.base import Claim, LetterQueue, Renewal, Settlement, State, Verdict
+from jobguard.stores.base import Claim, Renewal, Settlement, State, Verdict
+from jobguard.stores.letters import LetterQuery, LetterQueue
 from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
@@ -200,7 +201,7 @@ async def test_survives_forgotten_scripts(redis_client: Redis) -> None:
         store.claim(claim("a")),
         store.settle(success("k")),
         store.renew([Renewal("b", "t", 1.0)]),
-        store.page_letters(LetterQueue("jobguard", "x"), 5, None),
+        store.letters.page(LetterQueue("jobguard", "x"), LetterQuery(), 5),
     )
     assert (replies[0].verdict, replies[1].accepted, replies[2]) == (Verdict.GRANTED, True, [False])
 

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores import RedisStore
-from jobguard.stores.base import Claim, LetterQueue, Renewal, Settlement, SettleReply, State, Verdict
+from jobguard.stores.base import Claim, Renewal, Settlement, SettleReply, State, Verdict
+from jobguard.stores.letters import Entry, Kept, LetterQuery, LetterQueue, LetterState
 from jobguard.testing import EmbeddedValkey
 from tests.stores.conftest import Wire
 
@@ -75,7 +76,7 @@ async def test_every_waiter_learns_of_an_outage(wired_client: Redis, wire: Wire)
     replies = await asyncio.gather(
         store.claim(CLAIM),
         store.renew([Renewal("a", "t", 1.0), Renewal("b", "t", 1.0)]),
-        store.put_letter(LetterQueue("jobguard", "q"), "a", "text"),
+        store.letters.put(LetterQueue("jobguard", "q"), Entry("a", LetterState.DEAD, "send", "E", "f")),
         return_exceptions=True,
     )
     assert [type(reply) for reply in replies] == [StoreUnavailable] * 3
@@ -114,15 +115,19 @@ def restart(server: EmbeddedValkey, end: str) -> None:
         server.restart()
 
 
-async def test_keeps_the_order_of_letters_when_the_clock_steps_back(redis_client: Redis) -> None:
-    """A letter written after one from the future is the newer one, and paging meets both."""
-    store, queue = RedisStore(redis_client), LetterQueue("jobguard", "q")
-    await store.put_letter(queue, "early", "early")
-    await redis_client.zadd("{jobguard:dlq:q}:by_time", {"early": 2**52})
-    await store.put_letter(queue, "late", "late")
-    first = await store.page_letters(queue, 1, None)
-    assert first.entries == ("late",)
-    assert (await store.page_letters(queue, 1, first.cursor)).entries == ("early",)
+async def test_letters_whose_replies_were_lost_are_written_once(wired_client: Redis, wire: Wire) -> None:
+    """The server wrote, the reply was lost: the resend changes nothing, and no letter is doubled."""
+    letters, queue = RedisStore(wired_client).letters, LetterQueue("jobguard", "q")
+    entry = Entry("a", LetterState.DEAD, "send", "E", "f", text="text")
+    warm = entry._replace(id="warm", state=LetterState.RESOLVED)
+    await letters.put(queue, warm)
+    await letters.replace(queue, warm._replace(revision=1))
+    wire.lose_replies(1)
+    assert await letters.put(queue, entry) == Kept(False, 1, True)
+    wire.lose_replies(1)
+    assert await letters.replace(queue, entry._replace(text="new", revision=1), arrive=True) is True
+    page = await letters.page(queue, LetterQuery(), 5)
+    assert [(each.text, each.revision) for each in page.entries] == [("new", 2)]
 
 
 async def test_says_that_a_server_is_gone() -> None:

@@ -9,12 +9,15 @@ import pytest
 from redis.asyncio import Redis
 
 from jobguard.stores import RedisStore
-from jobguard.stores.base import Claim, LetterQueue, Settlement, State
+from jobguard.stores.base import Claim, Settlement, State
+from jobguard.stores.letters import Entry, LetterQueue, LetterState
 from tests.stores.conftest import unowned_keys
 
 pytestmark = pytest.mark.anyio
 
 RECORDS = 20_000
+LETTER_KEYS = 12
+"""Keys of a queue with one letter, and of the list of queues."""
 RESULT = '{"id":"wamid.HBgL"}'
 
 
@@ -52,8 +55,10 @@ async def test_leaves_no_key_without_an_end_or_an_owner(redis_store: RedisStore,
         await redis_store.claim(Claim(key, "one", "t", 30.0, 0.0))
         if state is not State.PROCESSING:
             await redis_store.settle(Settlement(key, "one", "t", 1, state, 0.0, 60.0))
-    await redis_store.put_letter(LetterQueue("jobguard", "default"), "a", "text")
-    assert await redis_client.dbsize() == len(State) + 3
+    entry = Entry("a", LetterState.DEAD, "send", "E", "f", "key")
+    await redis_store.letters.put(LetterQueue("jobguard", "default"), entry)
+    await redis_store.announce("jobguard", ["send"], 60.0)
+    assert await redis_client.dbsize() == len(State) + LETTER_KEYS + 1
     assert await unowned_keys(redis_client) == []
 
 

@@ -17,13 +17,15 @@ from redis.asyncio.sentinel import Sentinel
 
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.stores import RedisStore
-from jobguard.stores.base import Claim, LetterQueue, Verdict
+from jobguard.stores.base import Claim, Verdict
+from jobguard.stores.letters import Dimension, Entry, LetterQuery, LetterQueue, LetterState
 from jobguard.testing import EmbeddedValkey, StoreContract
 from jobguard.testing.valkey import free_port
 from tests.stores.conftest import Wire
 
 pytestmark = pytest.mark.anyio
 
+LETTER = Entry("a", LetterState.DEAD, "send", "E", "f", "key", "text")
 NODES = 3
 SLOTS = 16384
 
@@ -131,8 +133,8 @@ class TestCluster(StoreContract):
         nodes = [ClusterNode("127.0.0.1", server.port or 0) for server in cluster]
         async with RedisCluster(startup_nodes=nodes, password="cluster", decode_responses=True) as client:
             store = RedisStore(client)
-            assert await store.put_letter(LetterQueue("handed-in", "q"), "a", "text") is True
-            assert await store.letter_queues("handed-in") == ["q"]
+            assert (await store.letters.put(LetterQueue("handed-in", "q"), LETTER)).new is True
+            assert await store.letters.queues("handed-in") == ["q"]
             await store.aclose()
             assert await client.ping()
 
@@ -180,7 +182,8 @@ async def test_speaks_tls_with_a_user_of_few_rights(tmp_path: Path) -> None:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     config = {
         "user": "worker on >p%ss/w@rd ~jobguard:* ~{jobguard:* -@all +evalsha +eval +get +set +pttl +time "
-        "+del +hget +hsetnx +hdel +hlen +sadd +smembers +zadd +zrem +zrevrange +zrevrangebyscore",
+        "+pexpire +del +hget +hset +hmget +hdel +hincrby +sadd +smembers +zadd +zincrby +zrem +zcard +zcount "
+        "+zscore +zrangebyscore +zrevrange +zrevrangebyscore",
     }
     with EmbeddedValkey(password="admin", config=config) as server:
         # The embedded server is built without TLS, so something before it speaks it.
@@ -199,12 +202,25 @@ async def use_everything(store: RedisStore) -> None:
     assert (await store.claim(Claim("jobguard:k", "one", "t", 60.0, 60.0))).verdict is Verdict.GRANTED
     assert await store.look_up("jobguard:k") is not None
     assert await store.forget("jobguard:k") is True
-    assert await store.put_letter(queue, "a", "text") is True
-    assert await store.get_letter(queue, "a") == "text"
-    assert (await store.page_letters(queue, 5, None)).entries == ("text",)
-    assert await store.count_letters(queue) == 1
-    assert await store.remove_letter(queue, "a") is True
-    assert await store.letter_queues("jobguard") == ["default"]
+    letters = store.letters
+    assert (await letters.put(queue, LETTER)).new is True
+    assert (await letters.put(queue, LETTER._replace(id="b"), 1000)).new is True
+    entry = await letters.get(queue, "a")
+    assert entry is not None
+    assert await letters.replace(queue, entry, arrive=True) is True
+    assert await letters.find(queue, "key") == await letters.get(queue, "a")
+    for oldest_first in (False, True):
+        page = await letters.page(
+            queue, LetterQuery(None, task="send", error="E"), 5, oldest_first=oldest_first
+        )
+        assert len(page.entries) == 2
+    assert await letters.count(queue, LetterQuery()) == 2
+    assert len(await letters.tally(queue, Dimension.FINGERPRINT, since=0)) == 1
+    assert await letters.remove(queue, [("a", None)], evicted=True) == [True]
+    assert (await letters.totals(queue)).evicted == 1
+    assert await letters.queues("jobguard") == ["default"]
+    await store.announce("jobguard", ["send"], 60.0)
+    assert await store.served("jobguard", "send") is True
 
 
 async def test_closes_a_client_of_its_own(valkey: EmbeddedValkey) -> None:

@@ -34,6 +34,79 @@ class Terms:
     keep_ended: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Which dead letter a job runs again.
+
+    Attributes:
+        queue: the dead letter queue's name.
+        id: of the letter.
+        number: 1 for its first replay.
+        force: the work is to be done even if another job with its key has done it.
+    """
+
+    queue: str
+    id: str
+    number: int
+    force: bool = False
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job: the same however often it is asked for, so that it is enqueued once."""
+        return f"replay:{self.queue}:{self.id}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayJob:
+    """A job for a queue, made of a dead letter.
+
+    Attributes:
+        replay: which letter.
+        queue: the queue's name.
+        task: the task's name as that queue knows it.
+        payload, payload_format: as in the letter; never None.
+    """
+
+    replay: Replay
+    queue: str
+    task: str
+    payload: str
+    payload_format: str
+
+
+class Requeuer(Protocol):
+    """A queue library's way to take jobs: what `DeadLetterQueue.requeue` enqueues through.
+
+    Attributes:
+        adapter: the library's name, as in `DeadLetter.adapter`.
+    """
+
+    @property
+    def adapter(self) -> str: ...
+
+    async def enqueue(self, job: ReplayJob) -> bool:
+        """Put a job into its queue; False = a job with its id is known there, waiting, running or ended.
+
+        Raises:
+            LetterRefused: this job cannot be put there.
+            StoreError: the queue did not answer, or refused.
+        """
+        ...
+
+    async def pending(self, queue: str, job_id: str) -> bool:
+        """Whether a job waits or runs.
+
+        Raises:
+            StoreError: the queue did not answer, or refused.
+        """
+        ...
+
+
+def served_name(adapter: str, queue: str, task: str) -> str:
+    """What a worker announces for each task that it serves."""
+    return f"{adapter}:{queue}:{task}"
+
+
 class Delivery(Protocol):
     """One delivery of one job.
 
@@ -47,6 +120,7 @@ class Delivery(Protocol):
         terms: what the queue lays down.
         payload: the job as the queue stores it; None = there is no such thing.
         lost: the queue's own lock on the job is over; another delivery of it may be running.
+        replay: the dead letter that the job runs again, or None.
     """
 
     @property
@@ -67,6 +141,8 @@ class Delivery(Protocol):
     def payload(self) -> bytes | None: ...
     @property
     def lost(self) -> bool: ...
+    @property
+    def replay(self) -> Replay | None: ...
 
     def signal_in(self, error: Exception) -> Signal | None:
         """The signal that the queue's own control-flow exception stands for, if it is one."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import anyio
 
-from jobguard.adapters.base import Terms
+from jobguard.adapters.base import Replay, Terms
 from jobguard.errors import JobGuardError, Signal
 from jobguard.job import LOCAL, JobRef, new_local_id
 from jobguard.stores.base import Settlement
@@ -30,6 +30,7 @@ class LocalDelivery:
     terms = LOCAL_TERMS
     payload: bytes | None = None
     lost = False
+    replay: Replay | None = None
 
     def __init__(self, ref: JobRef | None = None) -> None:
         id, token = new_local_id()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from jobguard import __version__
-from jobguard.cli import dlq, job
+from jobguard.cli import dlq, doctor, job
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.screen import Screen
 from jobguard.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -25,6 +25,7 @@ app: typer.Typer = typer.Typer(
 )
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(job.commands, name="job")
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

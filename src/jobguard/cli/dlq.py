@@ -33,7 +33,7 @@ from jobguard.cli.options import (
 from jobguard.cli.screen import Screen, hour, moment
 from jobguard.codec import clip
 from jobguard.dlq import DeadLetterQueue
-from jobguard.stores.base import DeadLetter
+from jobguard.stores.letters import DeadLetter
 
 commands: typer.Typer = typer.Typer(
     help="Read and tidy dead letter queues.", no_args_is_help=True, rich_markup_mode=None

@@ -10,11 +10,21 @@ Every operation may be sent again after a lost reply: the token makes the answer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jobguard.job import AttemptError, JobStatus
+from jobguard.job import JobStatus
+from jobguard.stores.letters import (
+    Dimension,
+    Entry,
+    Kept,
+    LetterPage,
+    LetterQuery,
+    LetterQueue,
+    LetterState,
+    Tally,
+    Totals,
+)
 
 
 class State(StrEnum):
@@ -49,8 +59,6 @@ _STATUS = {
 
 _ENDED = frozenset({State.SUCCESS, State.FAILED, State.DEAD_LETTER})
 
-UNKNOWN_TASK = "<unknown>"
-"""What a letter says where the task's name could not be read."""
 UNFINISHED = 30 * 86_400.0
 """Seconds for which a record that is not finished is kept past its lease or due time."""
 
@@ -197,77 +205,120 @@ class Record(NamedTuple):
     body: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A job that ended badly, with all that is needed to understand it and to run it again.
+class LetterStore(Protocol):
+    """The dead letters of a store; `Store.letters`. One method, one atomic operation.
 
-    Attributes:
-        id: of the entry, the same for every write of one job's end.
-        adapter: which queue library the job came through; `"local"` in-process.
-        queue: that library's queue.
-        task: the task's name as its queue knows it, `"<unknown>"` where it could not be read.
-        job_id: the queue's id of the job.
-        enqueued_ms: when it was enqueued, Unix milliseconds; 0 = unknown.
-        key: the deduplication key, or None.
-        payload: the arguments as tagged JSON, or the queue's own bytes in base64, or None.
-        payload_format: `"json"` or `"opaque"`; without a payload `"too_large"` or `"none"` (not wanted,
-            or not encodable): a preview only, which cannot be run again.
-        preview: arguments as redacted JSON, for people.
-        error_type, error_message, traceback: of the last error, as text.
-        causes: the chain of causes, outermost first, as text.
-        reason: why no run is left, in a word: exhausted, gave_up, not_retryable, deadline,
-            crashes, snoozes, unknown_task, undecodable, expired, moved; `unreadable` stands for an entry
-            of which the store has something else than a letter.
-        fingerprint: of error type and code location; groups entries of one cause.
-        attempts: each failed attempt's number, time and error.
-        failures, interruptions, crashes: counts over the job's life.
-        first_seen, failed_at: Unix seconds on the worker's clock, for people.
-        worker: host and process id.
-        requeues: how often the entry was run again.
-        version: of this layout.
+    Raises what a `Store` does.
     """
 
-    id: str
-    adapter: str
-    queue: str
-    task: str
-    job_id: str
-    enqueued_ms: int
-    key: str | None
-    payload: str | None
-    payload_format: str
-    preview: str
-    error_type: str
-    error_message: str
-    traceback: str
-    causes: tuple[str, ...]
-    reason: str
-    fingerprint: str
-    attempts: tuple[AttemptError, ...]
-    failures: int
-    interruptions: int
-    crashes: int
-    first_seen: float
-    failed_at: float
-    worker: str
-    requeues: int = 0
-    version: int = 1
+    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
+        """Keep a letter, unless one with its id is there, which stays as it was.
 
+        Args:
+            queue: whose.
+            entry: its revision and arrival are given by the store.
+            arrival: as in `Entry`, for a letter that comes from elsewhere; the next free one from there
+                on is taken. None = now, and later than every other of the queue.
+        """
+        ...
 
-class LetterQueue(NamedTuple):
-    """Which dead letter queue: names are unique within a namespace."""
+    async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
+        """Write an entry anew, if it still has the revision that the given one names; else False.
 
-    namespace: str
-    name: str
+        True also if the very same was written by the last change: the call is sent again after a lost reply.
 
+        Args:
+            queue: whose.
+            entry: task, error, fingerprint and key may differ from what is there.
+            arrive: it becomes the newest of the queue; else it keeps its place.
+        """
+        ...
 
-@dataclass(frozen=True, slots=True)
-class LetterPage:
-    """One page of entries, newest first: texts, where the next page starts (None = no more), and ids."""
+    async def get(self, queue: LetterQueue, id: str) -> Entry | None:
+        """The entry with this id, or None."""
+        ...
 
-    entries: tuple[str, ...]
-    cursor: str | None
-    ids: tuple[str, ...] = field(default=(), compare=False)
+    async def find(self, queue: LetterQueue, key: str) -> Entry | None:
+        """The entry that was last written with this deduplication key, or None."""
+        ...
+
+    async def page(
+        self,
+        queue: LetterQueue,
+        query: LetterQuery,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        oldest_first: bool = False,
+        texts: bool = True,
+    ) -> LetterPage:
+        """Up to `limit` entries, newest first, from `cursor` on.
+
+        Where a query names one dimension at most, pages are full until the last. Where it names several,
+        500 entries of the rarest are looked at, so that a page can be short, or empty, and not be the last.
+
+        Args:
+            queue: whose.
+            query: which of its letters.
+            limit: 1 to 500.
+            cursor: the arrival behind which to go on, as text: where an earlier page of the same order
+                ended; None = the first page.
+            oldest_first: the other order.
+            texts: False = entries come without their texts.
+        """
+        ...
+
+    async def count(self, queue: LetterQueue, query: LetterQuery) -> int:
+        """How many letters meet a query that names one dimension at most.
+
+        Raises:
+            InvalidValue: it names several.
+        """
+        ...
+
+    async def tally(
+        self,
+        queue: LetterQueue,
+        dimension: Dimension,
+        *,
+        state: LetterState = LetterState.DEAD,
+        since: int | None = None,
+        limit: int = 100,
+    ) -> list[Tally]:
+        """The values of a dimension that most letters of a state have, the commonest first.
+
+        Args:
+            queue: whose.
+            dimension: of what.
+            state: of the letters.
+            since: only those that arrived then or later count; in microseconds on the store's clock. Of
+                more than 500 values, those are looked at that are commonest whenever they arrived.
+            limit: 1 to 500 values.
+        """
+        ...
+
+    async def remove(
+        self, queue: LetterQueue, entries: Sequence[tuple[str, int | None]], *, evicted: bool = False
+    ) -> list[bool]:
+        """Remove up to 200 entries for good: whether each was there, and as it was meant.
+
+        Args:
+            queue: whose.
+            entries: ids, each with the revision that is meant, or None = whichever it is.
+            evicted: they make room for others, and count as evicted.
+
+        Raises:
+            InvalidValue: those are more than 200.
+        """
+        ...
+
+    async def totals(self, queue: LetterQueue) -> Totals:
+        """A queue in numbers."""
+        ...
+
+    async def queues(self, namespace: str) -> list[str]:
+        """The name of every queue of a namespace that has held a letter, sorted."""
+        ...
 
 
 @runtime_checkable
@@ -278,6 +329,11 @@ class Store(Protocol):
         StoreUnavailable: no answer; the operation may or may not have taken effect.
         StoreError: the server answered with an error.
     """
+
+    @property
+    def letters(self) -> LetterStore:
+        """The store's dead letters."""
+        ...
 
     async def claim(self, claim: Claim) -> ClaimReply:
         """Hold a key for a job, or say who does."""
@@ -302,44 +358,12 @@ class Store(Protocol):
         """Remove a record, whatever its state; False = there was none."""
         ...
 
-    async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
-        """Keep a dead letter; False = one with this id was there already, and stays as it was."""
+    async def announce(self, namespace: str, names: Sequence[str], lasts: float) -> None:
+        """Make known for `lasts` seconds that somebody serves these names."""
         ...
 
-    async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
-        """A dead letter's text, or None."""
-        ...
-
-    async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
-        """Up to `limit` texts, newest first by (time, id), from `cursor` on."""
-        ...
-
-    async def count_letters(self, queue: LetterQueue) -> int:
-        """How many dead letters a queue holds."""
-        ...
-
-    async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
-        """Remove a dead letter; False = there was none."""
-        ...
-
-    async def clear_letters(
-        self, queue: LetterQueue, limit: int, until: str | None
-    ) -> tuple[int, str | None]:
-        """Remove up to `limit` letters, oldest first, of those that arrived no later than `until` says.
-
-        Args:
-            queue: whose.
-            limit: no more than 500 are removed at once; 0 removes none and only says what to hand on.
-            until: what the call before returned, so that letters which came since stay; None = all
-                that are there now.
-
-        Returns:
-            How many were removed, and what to hand to the next call (None = there was none at all).
-        """
-        ...
-
-    async def letter_queues(self, namespace: str) -> list[str]:
-        """The name of every queue of a namespace that has held a letter, sorted."""
+    async def served(self, namespace: str, name: str) -> bool:
+        """Whether a name was announced, and still lasts."""
         ...
 
     async def aclose(self) -> None:

@@ -9,8 +9,6 @@ from heapq import heapify, heappop, heappush
 from jobguard.stores.base import (
     Claim,
     ClaimReply,
-    LetterPage,
-    LetterQueue,
     Record,
     Renewal,
     Settlement,
@@ -18,7 +16,7 @@ from jobguard.stores.base import (
     State,
     Verdict,
 )
-from jobguard.stores.paging import page_size, page_start
+from jobguard.stores.memory_letters import MemoryLetters
 
 PURGE_BATCH = 16
 """Expiries looked at per operation: more than one adds, so that garbage always shrinks."""
@@ -47,17 +45,6 @@ class _Entry:
         self.body: str | None = None
 
 
-class _Letters:
-    """One dead letter queue: texts by id, and ids by arrival."""
-
-    __slots__ = ("arrivals", "last", "texts")
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self.arrivals: dict[str, int] = {}
-        self.last = 0
-
-
 class MemoryStore:
     """Keeps everything in this process; it ends with it. Works on asyncio and on trio.
 
@@ -69,10 +56,16 @@ class MemoryStore:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._expiries: list[tuple[float, str]] = []
-        self._letters: dict[LetterQueue, _Letters] = {}
+        self._served: dict[tuple[str, str], float] = {}
+        self._letters = MemoryLetters(clock)
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._entries)} records)"
+
+    @property
+    def letters(self) -> MemoryLetters:
+        """The store's dead letters."""
+        return self._letters
 
     def _now(self) -> float:
         """The time, once what has expired by then is on its way out."""
@@ -222,64 +215,15 @@ class MemoryStore:
         self._entries.pop(key, None)
         return found
 
-    async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
-        letters = self._letters.setdefault(queue, _Letters())
-        if id in letters.texts:
-            return False
-        letters.last = max(int(self._clock() * 1_000_000), letters.last + 1)
-        letters.texts[id] = text
-        letters.arrivals[id] = letters.last
-        return True
+    async def announce(self, namespace: str, names: Sequence[str], lasts: float) -> None:
+        now = self._clock()
+        self._served = {name: until for name, until in self._served.items() if until > now}
+        for name in names:
+            until = max(now + lasts, self._served.get((namespace, name), now))
+            self._served[namespace, name] = until
 
-    async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
-        letters = self._letters.get(queue)
-        return None if letters is None else letters.texts.get(id)
-
-    async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
-        size, start = page_size(limit), page_start(cursor)
-        letters = self._letters.get(queue)
-        if letters is None:
-            return LetterPage((), None)
-        ids: list[str] = []
-        texts: list[str] = []
-        last = 0
-        for id, arrival in reversed(letters.arrivals.items()):
-            if start is not None and arrival >= start:
-                continue
-            if len(texts) == size:
-                return LetterPage(tuple(texts), str(last), tuple(ids))
-            ids.append(id)
-            texts.append(letters.texts[id])
-            last = arrival
-        return LetterPage(tuple(texts), None, tuple(ids))
-
-    async def count_letters(self, queue: LetterQueue) -> int:
-        letters = self._letters.get(queue)
-        return 0 if letters is None else len(letters.texts)
-
-    async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
-        letters = self._letters.get(queue)
-        if letters is None or id not in letters.texts:
-            return False
-        del letters.texts[id], letters.arrivals[id]
-        return True
-
-    async def clear_letters(
-        self, queue: LetterQueue, limit: int, until: str | None
-    ) -> tuple[int, str | None]:
-        size, last = page_size(limit, least=0), page_start(until)
-        letters = self._letters.get(queue)
-        if letters is None or not letters.texts:
-            return 0, until
-        if last is None:
-            last = letters.last
-        ids = [id for id, arrival in letters.arrivals.items() if arrival <= last][:size]
-        for id in ids:
-            del letters.texts[id], letters.arrivals[id]
-        return len(ids), str(last)
-
-    async def letter_queues(self, namespace: str) -> list[str]:
-        return sorted(queue.name for queue in self._letters if queue.namespace == namespace)
+    async def served(self, namespace: str, name: str) -> bool:
+        return self._served.get((namespace, name), 0.0) > self._clock()
 
     async def aclose(self) -> None:
         """Nothing to release: the records stay until the store itself is dropped."""

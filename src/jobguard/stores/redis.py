@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -12,8 +11,6 @@ from jobguard.errors import InvalidType, StoreError
 from jobguard.stores.base import (
     Claim,
     ClaimReply,
-    LetterPage,
-    LetterQueue,
     Record,
     Renewal,
     Settlement,
@@ -24,17 +21,18 @@ from jobguard.stores.base import (
 from jobguard.stores.batching import Batcher, Client
 from jobguard.stores.commands import load_script
 from jobguard.stores.connecting import connect
-from jobguard.stores.paging import page_size, page_start
 from jobguard.stores.records import identity, lifetime, milliseconds, raw, replayed, text, unpack
+from jobguard.stores.redis_letters import RedisLetters
 
 _CLAIM = load_script("claim")
 _RENEW = load_script("renew")
 _SETTLE = load_script("settle")
 _LOOK_UP = load_script("look_up")
-_PUT_LETTER = load_script("put_letter")
-_PAGE_LETTERS = load_script("page_letters")
-_REMOVE_LETTER = load_script("remove_letter")
-_CLEAR_LETTERS = load_script("clear_letters")
+_ANNOUNCE = load_script("announce")
+_SERVED = load_script("served")
+
+NAMES = 500
+"""Names announced at once: no operation of a store is unbounded."""
 
 _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
 _RERUN = (b"1",)
@@ -58,6 +56,7 @@ class RedisStore:
         self._client = client
         self._owned: list[Client] = []
         self._batcher = Batcher(client)
+        self._letters = RedisLetters(self._batcher)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> RedisStore:
@@ -77,8 +76,18 @@ class RedisStore:
         store._owned = clients
         return store
 
+    @property
+    def client(self) -> Client:
+        """The client of redis-py that leads to the server."""
+        return self._client
+
     def __repr__(self) -> str:
         return f"RedisStore({type(self._client).__name__})"
+
+    @property
+    def letters(self) -> RedisLetters:
+        """The store's dead letters."""
+        return self._letters
 
     async def claim(self, claim: Claim) -> ClaimReply:
         key = raw(claim.key)
@@ -164,44 +173,13 @@ class RedisStore:
     async def forget(self, key: str) -> bool:
         return bool(await self._batcher.run(None, 0, b"DEL", raw(key)))
 
-    async def put_letter(self, queue: LetterQueue, id: str, text: str) -> bool:
-        # The index first: a queue that nobody can find would hide its letters.
-        index = self._batcher.run(None, 0, b"SADD", _index(queue.namespace), raw(queue.name))
-        put = self._batcher.run(_PUT_LETTER, 2, *_letter_keys(queue), raw(id), raw(text))
-        if self._batcher.clustered:
-            await index
-            return int(await put) == 1
-        return int(await _both(index, put)) == 1
+    async def announce(self, namespace: str, names: Sequence[str], lasts: float) -> None:
+        for at in range(0, len(names), NAMES):
+            told = map(raw, names[at : at + NAMES])
+            await self._batcher.run(_ANNOUNCE, 1, _served_key(namespace), lifetime(lasts), *told)
 
-    async def get_letter(self, queue: LetterQueue, id: str) -> str | None:
-        entries, _ = _letter_keys(queue)
-        found = await self._batcher.run(None, 0, b"HGET", entries, raw(id))
-        return None if found is None else text(found)
-
-    async def page_letters(self, queue: LetterQueue, limit: int, cursor: str | None) -> LetterPage:
-        size, start = page_size(limit), page_start(cursor)
-        before = b"" if start is None else b"%d" % start
-        last, *found = await self._batcher.run(_PAGE_LETTERS, 2, *_letter_keys(queue), b"%d" % size, before)
-        return LetterPage(tuple(map(text, found[1::2])), text(last) or None, tuple(map(text, found[::2])))
-
-    async def count_letters(self, queue: LetterQueue) -> int:
-        return int(await self._batcher.run(None, 0, b"HLEN", _letter_keys(queue)[0]))
-
-    async def remove_letter(self, queue: LetterQueue, id: str) -> bool:
-        keys = _letter_keys(queue)
-        return bool(await self._batcher.run(_REMOVE_LETTER, 2, *keys, raw(id)))
-
-    async def clear_letters(
-        self, queue: LetterQueue, limit: int, until: str | None
-    ) -> tuple[int, str | None]:
-        size, last = page_size(limit, least=0), page_start(until)
-        removed, last_arrival = await self._batcher.run(
-            _CLEAR_LETTERS, 2, *_letter_keys(queue), b"%d" % size, b"" if last is None else b"%d" % last
-        )
-        return removed, text(last_arrival) or until
-
-    async def letter_queues(self, namespace: str) -> list[str]:
-        return sorted(map(text, await self._batcher.run(None, 0, b"SMEMBERS", _index(namespace))))
+    async def served(self, namespace: str, name: str) -> bool:
+        return bool(await self._batcher.run(_SERVED, 1, _served_key(namespace), raw(name)))
 
     async def aclose(self) -> None:
         """Wait for what is under way, then close the client if `from_url` made it."""
@@ -210,20 +188,5 @@ class RedisStore:
             await client.aclose()
 
 
-def _index(namespace: str) -> bytes:
-    return raw(f"{namespace}:dlq")
-
-
-def _letter_keys(queue: LetterQueue) -> tuple[bytes, bytes]:
-    """Entries and order of a queue; the braces keep both in one slot of a Cluster."""
-    tag = f"{{{queue.namespace}:dlq:{queue.name}}}"
-    return raw(f"{tag}:entries"), raw(f"{tag}:by_time")
-
-
-async def _both(first: Awaitable[Any], second: Awaitable[Any]) -> Any:
-    """The second one's reply, once both have one; no error of either goes unseen."""
-    replies = await asyncio.gather(first, second, return_exceptions=True)
-    for reply in replies:
-        if isinstance(reply, BaseException):
-            raise reply
-    return replies[1]
+def _served_key(namespace: str) -> bytes:
+    return raw(f"{namespace}:served")

@@ -1,9 +1,10 @@
-"""ARQ: `protect` a worker, and enqueue through `create_pool`.
+"""ARQ: `protect` a worker, enqueue through `create_pool`, and run dead letters again through `ArqQueue`.
 
 Needs the extra `arq`: `pip install "jobguard[arq]"`.
 """
 
 from jobguard.adapters.arq.pool import create_pool
 from jobguard.adapters.arq.protect import protect
+from jobguard.adapters.arq.replay import ArqQueue
 
-__all__ = ["create_pool", "protect"]
+__all__ = ["ArqQueue", "create_pool", "protect"]

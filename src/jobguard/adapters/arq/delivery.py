@@ -12,8 +12,8 @@ from arq.constants import job_key_prefix, retry_key_prefix
 from arq.worker import Retry, RetryJob
 from redis.exceptions import RedisError
 
-from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
-from jobguard.adapters.base import Terms
+from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
+from jobguard.adapters.base import Replay, Terms
 from jobguard.errors import JobGuardError, RetryLater, Signal, StoreError
 from jobguard.job import JobRef
 from jobguard.leases import Held, now
@@ -35,7 +35,7 @@ LATE_FACTOR = 1.25
 
 
 class ArqDelivery:
-    """What the engine knows of ARQ for one job. `ref`, `task`, `number`, `terms`: as in `Delivery`."""
+    """What the engine knows of ARQ for one job. Its public attributes are those of `Delivery`."""
 
     adapter = "arq"
 
@@ -44,12 +44,14 @@ class ArqDelivery:
         "_lease",
         "_life",
         "_pool",
+        "_stored",
         "again",
         "finished",
         "identity",
         "number",
         "payload",
         "ref",
+        "replay",
         "settlement",
         "task",
         "terms",
@@ -67,6 +69,8 @@ class ArqDelivery:
         number: int,
         terms: Terms,
         payload: bytes | None,
+        stored: bytes | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self._pool = pool
         self._held = held
@@ -79,6 +83,8 @@ class ArqDelivery:
         self.number: int = number
         self.terms: Terms = terms
         self.payload: bytes | None = payload
+        self._stored = stored
+        self.replay: Replay | None = replay
         self.again: bool = False
         self.finished: anyio.Event | None = None
         self.settlement: Settlement | None = None
@@ -159,9 +165,9 @@ class ArqDelivery:
         keep = int(delay * 1000) + PAYLOAD_LIFE_MS
         if life != GONE:
             await self._quietly(self._pool.pexpire(self.job_key, keep), "extending a payload")
-        elif self.payload is not None:
+        elif self._stored is not None:
             await self._quietly(
-                self._pool.set(self.job_key, self.payload, px=keep, nx=True), "restoring a payload"
+                self._pool.set(self.job_key, self._stored, px=keep, nx=True), "restoring a payload"
             )
 
     async def uncount(self) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 from arq.jobs import Deserializer, Serializer
 from arq.worker import JobExecutionFailed
 
-from jobguard.codec import clip
+from jobguard.adapters.arq.replay import is_replay, read_replay
+from jobguard.adapters.base import Replay
+from jobguard.codec import Codec, clip
 from jobguard.leases import Held
 
 CATCH_ALL = "jobguard:undeliverable"
@@ -33,6 +35,7 @@ class Incoming:
 
     Attributes:
         raw: the payload's bytes.
+        kept: what of them a dead letter may keep: of a replay, the bytes of the job's first payload.
         task: the name that it asks for; None if it could not be read.
         tries: the `_job_try` that it was enqueued with, if any.
         enqueued_ms: when it was enqueued, Unix milliseconds; 0 = unknown.
@@ -40,6 +43,7 @@ class Incoming:
         started: the job's function was called.
         late: the same job was still running in this worker when ARQ started it again.
         mark: what keeps other workers off it; None until ARQ is about to call the function.
+        replay: the dead letter that it runs again, or None.
     """
 
     raw: bytes
@@ -50,24 +54,35 @@ class Incoming:
     started: bool = False
     late: bool = False
     mark: Held | None = None
+    replay: Replay | None = None
+    kept: bytes = b""
 
 
 incoming: ContextVar[Incoming | None] = ContextVar("jobguard_arq_incoming", default=None)
 
 
-def reading(deserializer: Deserializer | None, names: Collection[str]) -> Deserializer:
-    """A deserialiser for payloads that never fails: what cannot be run goes to the catch-all."""
+def reading(deserializer: Deserializer | None, names: Collection[str], codec: Codec) -> Deserializer:
+    """A deserialiser for payloads that never fails: what cannot be run goes to the catch-all.
+
+    It also reads what `ArqQueue` has written, whatever the worker's own form of payloads is.
+    """
     decode: Callable[[bytes], Any] = pickle.loads if deserializer is None else deserializer
 
     def read(raw: bytes) -> dict[str, Any]:
+        replay, kept = None, raw
         try:
-            job = decode(raw)
+            if is_replay(raw):
+                written = read_replay(raw)
+                replay, kept = written.replay, written.raw
+                job = written.job(decode, codec)
+            else:
+                job = decode(raw)
             name, enqueued_ms = str(job["f"]), int(job["et"])
             _ = job["a"], job["k"], job["t"]
         except Exception as error:
-            incoming.set(Incoming(raw, None, None, 0, error))
+            incoming.set(Incoming(raw, None, None, 0, error, replay=replay, kept=kept))
             return {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}
-        incoming.set(Incoming(raw, clip(name, NAME_LIMIT), job["t"], enqueued_ms))
+        incoming.set(Incoming(raw, clip(name, NAME_LIMIT), job["t"], enqueued_ms, replay=replay, kept=kept))
         return job if name in names else {**job, "f": CATCH_ALL}
 
     return read

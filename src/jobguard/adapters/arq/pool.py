@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
 from arq.connections import ArqRedis, RedisSettings
 from arq.connections import create_pool as arq_create_pool
 from arq.constants import default_queue_name
 from arq.jobs import Deserializer, Serializer
 
-PAYLOAD_LIFE_MS = 30 * 86_400_000
-"""For how long after its planned start ARQ keeps a job that was enqueued without `_expires`."""
+from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS, reading_replays
 
 
 async def create_pool(
@@ -19,10 +20,13 @@ async def create_pool(
     default_queue_name: str = default_queue_name,
     expires_extra_ms: int = PAYLOAD_LIFE_MS,
 ) -> ArqRedis:
-    """`arq.create_pool` whose jobs are kept for 30 days instead of one.
+    """`arq.create_pool` whose jobs are kept for 30 days instead of one, and which knows replays.
 
     ARQ deletes a job's payload one day after its planned start, also while the job waits for a
     retry or for a worker. A protected worker extends what it puts off; this covers the time before.
+
+    Dead letters' jobs that run again have payloads of jobguard's own form, which `queued_jobs()` of
+    another pool cannot read.
 
     Args:
         settings: how to connect, as for ARQ.
@@ -34,7 +38,7 @@ async def create_pool(
     return await arq_create_pool(
         settings,
         job_serializer=job_serializer,
-        job_deserializer=job_deserializer,
+        job_deserializer=reading_replays(pickle.loads if job_deserializer is None else job_deserializer),
         default_queue_name=default_queue_name,
         expires_extra_ms=expires_extra_ms,
     )

@@ -20,7 +20,7 @@ from arq.worker import Function, Worker
 from arq.worker import func as arq_function
 
 from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, reading, writing
-from jobguard.adapters.arq.pool import PAYLOAD_LIFE_MS
+from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.worker import Context, Entry, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
 from jobguard.codec import Codec
@@ -223,7 +223,8 @@ class Protection:
             self._functions.append(self._protect_function(catch_all))
         self._theirs_before = _harmless(settings.get("on_job_start"))
         self._theirs_after = _harmless(settings.get("after_job_end"))
-        self._read = reading(settings.get("job_deserializer"), frozenset(self._entries) - {CATCH_ALL})
+        names = frozenset(self._entries) - {CATCH_ALL}
+        self._read = reading(settings.get("job_deserializer"), names, Codec() if codec is None else codec)
         self._write = writing(settings.get("job_serializer"), self._ended_unseen)
 
     def protected(self) -> dict[str, Any]:
@@ -334,7 +335,8 @@ class Protection:
             pool.job_serializer = self._settings.get("job_serializer")
         queue = self._settings.get("queue_name") or pool.default_queue_name or default_queue_name
         guard = self._make_guard(RedisStore(pool) if self._store is None else self._store)
-        self._workers[pool] = RunningWorker(pool, guard, queue, self._entries)
+        worker = self._workers[pool] = RunningWorker(pool, guard, queue, self._entries)
+        worker.start()
         theirs = self._settings.get("on_startup")
         if theirs is not None:
             await theirs(ctx)

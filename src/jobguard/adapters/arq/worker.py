@@ -16,19 +16,23 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 from redis.exceptions import RedisError
 
 from jobguard.adapters.arq.delivery import ArqDelivery
-from jobguard.adapters.arq.incoming import EndedUnseen, Incoming, incoming
-from jobguard.adapters.base import Terms, Ticket, arriving
+from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, Incoming, incoming
+from jobguard.adapters.arq.serving import Serving
+from jobguard.adapters.base import Replay, Terms, Ticket, arriving
 from jobguard.errors import LeaseLost, StoreError, Undeliverable
 from jobguard.events import DeadLettered, Failed, StoreFailed
 from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import NO_HISTORY, JobRef
+from jobguard.keeping import keep
 from jobguard.leases import Heartbeat, Held, new_token, now
-from jobguard.letters import End, letter_id, to_text, type_name, write_letter
+from jobguard.letters import Arguments, End, letter_id, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering
+from jobguard.replays import SUCCEEDED, keep_again, overtaken, replaying, resolve
 from jobguard.scopes import Deadline
-from jobguard.stores.base import UNKNOWN_TASK, Settlement, State
+from jobguard.stores.base import Settlement, State
+from jobguard.stores.letters import UNKNOWN_TASK
 from jobguard.task import Task
 
 if TYPE_CHECKING:
@@ -85,6 +89,12 @@ class RunningWorker:
         self._lease = runtime.lease
         self._marks = Heartbeat(runtime.lease, self._renew_marks, self._renewal_failed, runtime.background)
         self._unfinished: dict[str, ArqDelivery] = {}
+        tasks = [name for name in entries if name != CATCH_ALL]
+        self._serving = Serving(runtime, ArqDelivery.adapter, queue, tasks)
+
+    def start(self) -> None:
+        """Begin what goes on beside the jobs."""
+        self._serving.start()
 
     async def before_job(self, ctx: Context, hook: Callable[[Context], Awaitable[object]] | None) -> None:
         """Hold the job's mark, wait until no earlier run of the job is left here, and call the hook.
@@ -122,6 +132,7 @@ class RunningWorker:
         delivery = self._delivery(entry, ctx, job, held)
         guard = delivering.set(self.guard)
         ticket = None if entry.task is None else arriving.set(Ticket(delivery))
+        replay = None if job.replay is None else replaying.set(job.replay)
         if job.mark is None:
             self._marks.add(held)
         self._unfinished[delivery.ref.id] = delivery
@@ -132,7 +143,10 @@ class RunningWorker:
                 deadline = Deadline()
                 held.ends(deadline)
                 with deadline:
-                    result = await self._call(entry, ctx, args, kwargs)
+                    if job.replay is None or entry.task is not None:
+                        result = await self._call(entry, ctx, args, kwargs)
+                    else:
+                        result = await self._replay(entry, ctx, args, kwargs, job.replay, delivery)
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
                         return result
@@ -147,6 +161,8 @@ class RunningWorker:
                 await self.guard.runtime.background.see_through(delivery.step_aside, LEAVE_BOUND)
             raise
         finally:
+            if replay is not None:
+                replaying.reset(replay)
             if ticket is not None:
                 arriving.reset(ticket)
             delivering.reset(guard)
@@ -168,6 +184,48 @@ class RunningWorker:
                 raise JobExecutionFailed("the worker has retry_jobs=False") from error
             raise
 
+    async def _replay(
+        self,
+        entry: Entry,
+        ctx: Context,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        replay: Replay,
+        delivery: ArqDelivery,
+    ) -> object:
+        """Run a dead letter's job again whose function has no guard now, and tell the letter how it ended."""
+        store, queue = self.guard.store, self.guard.runtime.letter_queue(replay.queue)
+        name, identity = entry.name, delivery.ref.identity
+        state = await overtaken(store, queue, replay)
+        if state is not None:
+            return None
+        try:
+            result = await self._call(entry, ctx, args, kwargs)
+        except (Retry, RetryJob):
+            raise
+        except Exception as error:
+            end = End(
+                adapter=delivery.adapter,
+                job=delivery.ref,
+                task=name,
+                key=None,
+                history=NO_HISTORY,
+                error=error,
+                reason="exhausted",
+                raw=delivery.payload,
+            )
+            letter = write_letter(
+                end, DeadLettering(replay.queue), self.guard.runtime.codec, Arguments(args, kwargs, ())
+            )
+            await self._persist(
+                lambda: keep_again(store, queue, replay, letter), self._told(name, identity, "put_letter")
+            )
+            raise
+        await self._persist(
+            lambda: resolve(store, queue, replay, SUCCEEDED), self._told(name, identity, "resolve_letter")
+        )
+        return result
+
     def _delivery(self, entry: Entry, ctx: Context, job: Incoming, held: Held) -> ArqDelivery:
         earlier = (job.tries or 1) - 1
         return ArqDelivery(
@@ -178,7 +236,9 @@ class RunningWorker:
             task=UNKNOWN_TASK if job.task is None else job.task,
             number=max(ctx["job_try"] - earlier, 1),
             terms=entry.terms,
-            payload=job.raw or None,
+            payload=job.kept or None,
+            stored=job.raw or None,
+            replay=job.replay,
         )
 
     async def after_job(self, ctx: Context) -> None:
@@ -290,10 +350,9 @@ class RunningWorker:
         )
         policy = DeadLettering()
         letter = write_letter(end, policy, runtime.codec, None)
-        queue, text = runtime.letter_queue(policy.queue), to_text(letter)
+        queue = runtime.letter_queue(policy.queue)
         await self._persist(
-            lambda: runtime.store.put_letter(queue, letter.id, text),
-            self._told(UNKNOWN_TASK, ref.identity, "put_letter"),
+            lambda: keep(runtime, queue, letter, policy), self._told(UNKNOWN_TASK, ref.identity, "put_letter")
         )
         runtime.emit(
             DeadLettered(
@@ -308,6 +367,7 @@ class RunningWorker:
 
     async def aclose(self) -> None:
         """Finish what is still to be recorded."""
+        await self._serving.aclose()
         self._marks.rest()
         self.guard.runtime.heartbeat.rest()
         await self.guard.runtime.background.aclose()

@@ -1,19 +1,96 @@
 --[[
-One page of dead letters, newest first.
+One page of dead letters, by arrival.
 
-KEYS  1 entries  hash, id -> text
-      2 by_time  sorted set, id -> server time in µs, no two alike
-ARGV  1 limit    entries at most
-      2 before   time in µs of the entry that ended the page before, or '' for the first page
-Returns {time of the last entry, or '' if no more follow; id; text; id; text; …}.
+KEYS  1 stem    of the queue's keys
+ARGV  1 limit   entries at most
+      2 lowest  arrival in µs, after '(' if it is not meant itself; or '-inf'
+      3 highest the same, or '+inf'
+      4 order   '1' for the oldest first, '' for the newest
+      5 texts   '1' for whole packed letters, '' for all of them but the body
+      6 states  how many of the following are names of states; these; then pairs of dimension and value
+Returns {arrival in µs where the next page starts, or '' if no more follow; id; packed letter; id; …}.
 ]]
-local limit = tonumber(ARGV[1])
-local from = ARGV[2] == '' and '+inf' or '(' .. ARGV[2]
-local found = redis.call('ZREVRANGEBYSCORE', KEYS[2], from, '-inf', 'WITHSCORES', 'LIMIT', 0, limit + 1)
-local page = { '' }
-if #found > 2 * limit then page[1] = string.format('%.0f', tonumber(found[2 * limit])) end
-for i = 1, math.min(#found, 2 * limit), 2 do
-  page[#page + 1] = found[i]
-  page[#page + 1] = redis.call('HGET', KEYS[1], found[i]) or ''
+-- include: _letter
+
+local stem, limit, lowest, highest = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local oldest_first = ARGV[4] == '1'
+local wanted_at = 7 + tonumber(ARGV[6])
+local LOOKED_AT = 500
+
+local indexes = {}
+for i = 7, wanted_at - 1 do indexes[#indexes + 1] = stem .. ':' .. ARGV[i] end
+
+-- Of several dimensions, the one of which there are fewest letters.
+local several, wanted, ending, fewest = #ARGV > wanted_at + 1, {}, '', nil
+for i = wanted_at, #ARGV, 2 do
+  wanted[ARGV[i]] = ARGV[i + 1]
+  local suffix, size = ':' .. ARGV[i] .. ':' .. ARGV[i + 1], 0
+  if several then
+    for _, index in ipairs(indexes) do size = size + redis.call('ZCARD', index .. suffix) end
+  end
+  if not fewest or size < fewest then ending, fewest = suffix, size end
 end
+
+-- Whether a packed letter has all the values that are wanted. To take it apart in full takes twice as long.
+local function agrees(raw)
+  local task, err, print, at = string.match(raw, '^[DQR]%d+ %d+ (%d+) (%d+) (%d+) %d+\n()')
+  if not at then return false end
+  local error_at = at + task
+  local print_at = error_at + err
+  return (not wanted.task or string.sub(raw, at, error_at - 1) == wanted.task)
+    and (not wanted.error or string.sub(raw, error_at, print_at - 1) == wanted.error)
+    and (not wanted.fingerprint or string.sub(raw, print_at, print_at + print - 1) == wanted.fingerprint)
+end
+
+local function shown(raw)
+  local letter = ARGV[5] == '' and read(raw, '')
+  return letter and string.sub(raw, 1, letter.body_at - 1) or raw
+end
+
+-- One more than is looked at, which says whether any follow.
+local most = (several and LOOKED_AT or limit) + 1
+local lists = {}
+for _, index in ipairs(indexes) do
+  if oldest_first then
+    lists[#lists + 1] = redis.call(
+      'ZRANGEBYSCORE', index .. ending, lowest, highest, 'WITHSCORES', 'LIMIT', 0, most)
+  else
+    lists[#lists + 1] = redis.call(
+      'ZREVRANGEBYSCORE', index .. ending, highest, lowest, 'WITHSCORES', 'LIMIT', 0, most)
+  end
+end
+
+-- States have lists of their own, in order; so is what they come to together.
+local ids, arrivals, at = {}, {}, {}
+for i = 1, #lists do at[i] = 1 end
+while #ids < most do
+  local nearest, arrival
+  for i, list in ipairs(lists) do
+    local this = tonumber(list[at[i] + 1])
+    if this and (not arrival or (this < arrival) == oldest_first) then nearest, arrival = i, this end
+  end
+  if not nearest then break end
+  ids[#ids + 1], arrivals[#arrivals + 1] = lists[nearest][at[nearest]], arrival
+  at[nearest] = at[nearest] + 2
+end
+
+local more = #ids == most
+if more then ids[most] = nil end
+local page, taken, last = { '' }, 0, 0
+if #ids == 0 then return page end
+local CHUNK = 100
+for first = 1, #ids, CHUNK do
+  local raws = redis.call('HMGET', stem .. ':entries', unpack(ids, first, math.min(first + CHUNK - 1, #ids)))
+  for i, raw in ipairs(raws) do
+    if raw and (not several or agrees(raw)) then
+      page[#page + 1] = ids[first + i - 1]
+      page[#page + 1] = shown(raw)
+      taken, last = taken + 1, first + i - 1
+      if taken == limit then break end
+    end
+  end
+  if taken == limit then break end
+end
+if taken < limit then last = #ids end
+if more or last < #ids then page[1] = whole(arrivals[last]) end
 return page

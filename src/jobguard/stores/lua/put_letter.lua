@@ -1,16 +1,54 @@
 --[[
 Keep a dead letter, unless one with its id is there.
 
-KEYS  1 entries  hash, id -> text
-      2 by_time  sorted set, id -> server time in µs, made to rise strictly: pages can go on from it
+KEYS  1 stem     of the queue's keys
 ARGV  1 id
-      2 text
-Returns 1, or 0 if there was one, which stays as it was.
+      2 mark     of its state
+      3 tail     as in a packed letter
+      4 arrival  in µs, of which the next one that is free is taken; or '' for now
+Returns {1, or 0 if there was one, which stays as it was; dead letters of the queue; those of them that
+have its fingerprint, or 0 if it is not dead itself}.
 ]]
-if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-local time = redis.call('TIME')
-local arrival = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local newest = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-if newest[2] then arrival = math.max(arrival, tonumber(newest[2]) + 1) end
-redis.call('ZADD', KEYS[2], string.format('%.0f', arrival), ARGV[1])
-return 1
+-- include: _letter
+
+local stem, id = KEYS[1], ARGV[1]
+
+-- Whether all of so many arrivals from one on are taken: no two letters have the same.
+local function taken(first, number)
+  local found = 0
+  for _, state in pairs(STATES) do
+    found = found + redis.call('ZCOUNT', stem .. ':' .. state, whole(first), whole(first + number - 1))
+  end
+  return found == number
+end
+
+-- The next free arrival, found by halving: many letters may have come out of a file with one time.
+local function free_arrival(first)
+  local low, high = 0, 1
+  while taken(first, high) do
+    low, high = high, 2 * high
+  end
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if taken(first, middle) then low = middle else high = middle end
+  end
+  local arrival = first + low
+  local last = redis.call('HGET', stem .. ':info', 'last')
+  if not last or tonumber(last) < arrival then redis.call('HSET', stem .. ':info', 'last', whole(arrival)) end
+  return arrival
+end
+
+local raw, letter, new = redis.call('HGET', stem .. ':entries', id), nil, 0
+if raw then
+  letter = read(raw, id)
+else
+  new, letter = 1, parse(ARGV[3], 1)
+  letter.id, letter.mark, letter.revision = id, ARGV[2], 1
+  letter.arrival = ARGV[4] == '' and next_arrival(stem) or free_arrival(tonumber(ARGV[4]))
+  write(stem, letter, ARGV[3])
+end
+local dead, kind = stem .. ':dead', 0
+if letter and letter.mark == 'D' then
+  kind = redis.call('ZCARD', dead .. ':fingerprint:' .. letter.fingerprint)
+end
+return { new, redis.call('ZCARD', dead), kind }

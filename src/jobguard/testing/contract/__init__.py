@@ -21,7 +21,8 @@ from uuid import uuid4
 
 import pytest
 
-from jobguard.stores.base import LetterQueue, Store
+from jobguard.stores.base import Store
+from jobguard.stores.letters import LetterQueue
 from jobguard.testing.contract.bench import Bench
 from jobguard.testing.contract.claims import ClaimContract
 from jobguard.testing.contract.letters import LetterContract

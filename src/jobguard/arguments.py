@@ -1,0 +1,214 @@
+"""The arguments that a dead letter keeps, by name: looked at, compared and changed along paths.
+
+A path is a parameter's name and what leads on from there: `to`, `customer.phone`, `items.0.price`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from jobguard.codec import Codec, clip, preview, printable
+from jobguard.errors import InvalidValue, NotEncodable
+from jobguard.redaction import REDACTED
+from jobguard.stores.letters import DeadLetter, Edit
+
+KEPT_EDITS = 20
+"""Edits that a letter tells of; older ones are dropped, the original payload never is."""
+SHOWN = 500
+"""Characters of a value before and after an edit."""
+
+
+class NotEditable(Exception):
+    """A letter's arguments cannot be changed so; the message says why. Never leaves this package."""
+
+
+def arguments_of(letter: DeadLetter, codec: Codec) -> Mapping[str, object]:
+    """A letter's arguments by name: the kept ones where they can be read, else those shown to people.
+
+    Never raises: what cannot be read has no arguments.
+    """
+    try:
+        args, kwargs = _decoded(letter, codec)
+        return _by_name(letter, args, kwargs)
+    except (NotEditable, NotEncodable):
+        pass
+    try:
+        shown = json.loads(letter.preview)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, object]", shown) if isinstance(shown, dict) else {}
+
+
+def value_at(arguments: Mapping[str, object], path: str) -> object:
+    """What a path leads to.
+
+    Raises:
+        LookupError: it leads nowhere.
+    """
+    value: Any = arguments
+    for step in path.split("."):
+        try:
+            value = value[_index(value, step)]
+        except (LookupError, TypeError, ValueError):
+            raise LookupError(path) from None
+    return value
+
+
+def alike(found: object, wanted: object) -> bool:
+    """Whether a value is the one that somebody wrote: the same, or the same as text.
+
+    A command line has no types: `5` means the number and the text.
+    """
+    if type(found) is type(wanted):
+        return found == wanted
+    if isinstance(found, bool) or isinstance(wanted, bool) or found is None or wanted is None:
+        return False
+    if isinstance(found, (dict, list, tuple, set, frozenset)):
+        return False
+    return found == wanted or str(found) == str(wanted)
+
+
+def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: str) -> DeadLetter:
+    """A letter with other arguments; what they were stays in it.
+
+    Args:
+        letter: of which.
+        changes: from paths to values. A path must lead to something that is there.
+        codec: writes the arguments.
+        by: who asked for it.
+
+    Raises:
+        NotEditable: the letter does not keep its arguments as JSON, a path leads nowhere, or a value has
+            no form in the store.
+    """
+    args, kwargs = _decoded(letter, codec)
+    edits: list[Edit] = []
+    at = time.time()
+    for path, value in changes.items():
+        head, *rest = path.split(".")
+        before = _value_at(_by_name(letter, args, kwargs), path)
+        place = _place(letter, args, kwargs, head)
+        if isinstance(place, int):
+            args[place] = _changed(args[place], rest, value, path)
+        else:
+            kwargs[place] = _changed(kwargs[place], rest, value, path)
+        hidden = _is_redacted(path, letter.redact)
+        edits.append(Edit(path, _shown(before, hidden, codec), _shown(value, hidden, codec), at, by))
+    try:
+        payload = codec.encode({"args": args, "kwargs": kwargs})
+    except NotEncodable as error:
+        raise NotEditable(str(error)) from error
+    return replace(
+        letter,
+        payload=payload,
+        original=letter.payload if letter.original is None else letter.original,
+        preview=preview(args, kwargs, letter.parameters, letter.redact),
+        edits=(*letter.edits, *edits)[-KEPT_EDITS:],
+    )
+
+
+def _value_at(arguments: Mapping[str, object], path: str) -> object:
+    try:
+        return value_at(arguments, path)
+    except LookupError:
+        names = ", ".join(map(repr, arguments)) or "none"
+        raise NotEditable(f"there is no argument {path!r}; the arguments are: {names}") from None
+
+
+def checked_path(path: object) -> str:
+    """A path that may lead somewhere.
+
+    Raises:
+        InvalidValue: it cannot.
+    """
+    if not isinstance(path, str) or not path or any(step == "" for step in path.split(".")):
+        raise InvalidValue(
+            f"an argument's path must be a name, or names and positions with dots between, not {path!r}"
+        )
+    return path
+
+
+def _decoded(letter: DeadLetter, codec: Codec) -> tuple[list[Any], dict[str, Any]]:
+    if letter.payload_format != "json" or letter.payload is None:
+        kept = {"opaque": "as its queue wrote them, which only its worker can read"}
+        how = kept.get(letter.payload_format, "not at all")
+        raise NotEditable(f"its arguments are kept {how} (payload_format {letter.payload_format!r})")
+    try:
+        value: Any = codec.decode(letter.payload)
+        args, kwargs = value["args"], value["kwargs"]
+    except NotEncodable as error:
+        raise NotEditable(f"its arguments are of types that are not known here: {error}") from error
+    except (LookupError, TypeError) as error:
+        raise NotEditable("its payload does not hold arguments") from error
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise NotEditable("its payload does not hold arguments")
+    return args, cast("dict[str, Any]", kwargs)
+
+
+def _by_name(letter: DeadLetter, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, object]:
+    named: dict[str, object] = {}
+    for position, value in enumerate(args):
+        name = letter.parameters[position] if position < len(letter.parameters) else ""
+        if name.startswith("*") or not name:
+            rest = letter.parameters[-1].lstrip("*") if letter.parameters else "args"
+            named[rest] = list(args[position:])
+            break
+        named[name] = value
+    return named | dict(kwargs)
+
+
+def _place(letter: DeadLetter, args: list[Any], kwargs: Mapping[str, Any], name: str) -> int | str:
+    """Where an argument is: its position, or its name."""
+    if name in kwargs:
+        return name
+    if name in letter.parameters and letter.parameters.index(name) < len(args):
+        return letter.parameters.index(name)
+    raise NotEditable(f"argument {name!r} is one of any number, of which none can be changed alone")
+
+
+def _changed(value: Any, rest: list[str], new: object, path: str) -> object:
+    """A value with another one in it; containers on the way are copied."""
+    if not rest:
+        return new
+    step = _index(value, rest[0])
+    if isinstance(value, tuple):
+        items: list[Any] = list(value)
+        items[int(step)] = _changed(items[int(step)], rest[1:], new, path)
+        return tuple(items)
+    if not isinstance(value, (dict, list)):
+        raise NotEditable(f"{path!r} leads into a {type(value).__name__}, which is changed as a whole")
+    copied: Any = cast(Any, value).copy()
+    copied[step] = _changed(copied[step], rest[1:], new, path)
+    return copied
+
+
+def _index(value: object, step: str) -> Any:
+    return int(step) if isinstance(value, (list, tuple)) else step
+
+
+def _is_redacted(path: str, redact: tuple[str, ...]) -> bool:
+    """Whether a path leads to, into, or around something that is redacted.
+
+    Redaction passes through lists without naming positions, so those do not count.
+    """
+    steps = tuple(step for step in path.split(".") if not step.isdigit())
+    for each in redact:
+        masked = tuple(each.split("."))
+        common = min(len(steps), len(masked))
+        if steps[:common] == masked[:common]:
+            return True
+    return False
+
+
+def _shown(value: object, hidden: bool, codec: Codec) -> str:
+    if hidden:
+        return json.dumps(REDACTED)
+    try:
+        text = codec.encode(value)
+    except NotEncodable:
+        text = repr(value)
+    return clip(printable(text), SHOWN)

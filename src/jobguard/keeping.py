@@ -1,0 +1,85 @@
+"""Keeping a new dead letter: what is told of it, and what makes room for it."""
+
+from __future__ import annotations
+
+import anyio
+
+from jobguard import events
+from jobguard.dlq import DeadLetterQueue
+from jobguard.errors import StoreError
+from jobguard.letters import entry_of
+from jobguard.policies import DeadLettering
+from jobguard.runtime import Runtime
+from jobguard.scopes import on_asyncio
+from jobguard.stores.letters import DeadLetter, Kept, LetterQueue
+
+EVICTION_PAUSE = 1.0
+"""Seconds that a full queue may stay over its bounds: evictions of many letters are done as one."""
+
+
+async def keep(runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering) -> None:
+    """Keep a letter, unless it is kept already.
+
+    Raises:
+        StoreError: it could not be written.
+    """
+    kept = await runtime.store.letters.put(queue, entry_of(letter))
+    await follow(runtime, queue, letter, policy, kept)
+
+
+async def follow(
+    runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering, kept: Kept
+) -> None:
+    """Tell of what a new letter says about its queue, and see to it that the queue keeps its bounds."""
+    if not kept.new:
+        return
+    _tell(runtime, queue, letter, policy, kept)
+    if (policy.retention is None and policy.max_entries is None) or queue in runtime.evicting:
+        return
+    if not on_asyncio():  # in-process, on trio: nothing goes on beside the job there
+        await _evict(runtime, queue, policy)
+        return
+
+    async def later() -> None:
+        try:
+            await anyio.sleep(EVICTION_PAUSE)
+        finally:
+            runtime.evicting.discard(queue)  # a letter that comes from here on asks for another round
+        await _evict(runtime, queue, policy)
+
+    runtime.evicting.add(queue)
+    runtime.background.owe(later)
+
+
+def _tell(
+    runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering, kept: Kept
+) -> None:
+    """Say that a queue has a new kind of letter, or many."""
+    if kept.first_of_kind:
+        runtime.emit(
+            events.NewFingerprint(
+                task=letter.task,
+                queue=queue.name,
+                fingerprint=letter.fingerprint,
+                id=letter.id,
+                error=f"{letter.error_type}: {letter.error_message}",
+            )
+        )
+    if policy.alert_over is not None and kept.dead == policy.alert_over + 1:
+        runtime.emit(events.QueueGrew(task=letter.task, queue=queue.name, dead=kept.dead))
+
+
+async def _evict(runtime: Runtime, queue: LetterQueue, policy: DeadLettering) -> None:
+    """Remove what is too old or too much. What could not be handed to `on_evict` stays."""
+    letters = DeadLetterQueue(runtime.store, queue.name, namespace=queue.namespace)
+    try:
+        number = await letters.prune(
+            older_than=policy.retention, keep=policy.max_entries, on_evict=policy.on_evict
+        )
+    except StoreError as error:
+        runtime.emit(events.StoreFailed(task="", operation="evict", error=repr(error)))
+    except Exception as error:  # `on_evict` is the user's code
+        runtime.emit(events.EvictionFailed(task="", queue=queue.name, error=repr(error)))
+    else:
+        if number:
+            runtime.emit(events.Evicted(task="", queue=queue.name, number=number))

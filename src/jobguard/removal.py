@@ -1,0 +1,90 @@
+"""Taking letters out of a dead letter queue: those that a filter means, or the oldest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from jobguard.browsing import Place, Progress
+from jobguard.errors import InvalidValue
+from jobguard.filters import Filter, ago, microseconds
+from jobguard.letters import letter_in
+from jobguard.policies import count as whole_number
+from jobguard.stores.letters import LARGEST_REMOVAL, DeadLetter, LetterQuery
+
+OnEvict = Callable[[Sequence[DeadLetter]], None]
+"""Given the letters that are about to be removed to make room for others."""
+
+
+async def remove_all(
+    place: Place, asked: Filter, query: LetterQuery, until: int | None, progress: Progress | None
+) -> int:
+    """Remove what a filter means, of the letters that were there at a time (None = now)."""
+    last = await place.newest() if until is None else until
+    if last is None:
+        return 0
+    removed = 0
+    cursor: str | None = None
+    query = query._replace(until=last if query.until is None else min(last, query.until))
+    letters, reads = place.store.letters, asked.reads_letters
+    while True:
+        page = await letters.page(place.queue, query, LARGEST_REMOVAL, cursor, oldest_first=True, texts=reads)
+        meant = [
+            (entry.id, entry.revision)
+            for entry in page.entries
+            if not reads or asked.meets(letter_in(entry), place.codec)
+        ]
+        removed += sum(await letters.remove(place.queue, meant))
+        if progress is not None:
+            progress(removed)
+        cursor = page.cursor
+        if cursor is None:
+            return removed
+
+
+async def prune(
+    place: Place,
+    *,
+    older_than: str | float | timedelta | None,
+    keep: int | None,
+    query: LetterQuery,
+    on_evict: OnEvict | None,
+    dry_run: bool,
+    progress: Progress | None,
+) -> int:
+    """Remove the oldest of the letters that a query means: what is too old, and what is too much."""
+    if older_than is None and keep is None:
+        raise InvalidValue("older_than and keep must not both be None: say what is to go")
+    letters = place.store.letters
+    totals = await letters.totals(place.queue)
+    most = 0
+    if older_than is not None:
+        until = microseconds(ago("older_than", older_than), totals.now)
+        most = await letters.count(place.queue, query._replace(until=until))
+    if keep is not None:
+        spare = await letters.count(place.queue, query) - whole_number("keep", keep, least=0)
+        most = max(most, spare)
+    if dry_run:
+        return most
+    removed = looked_at = 0
+    cursor: str | None = None
+    while looked_at < most:
+        page = await letters.page(
+            place.queue,
+            query,
+            min(LARGEST_REMOVAL, most - looked_at),
+            cursor,
+            oldest_first=True,
+            texts=on_evict is not None,
+        )
+        if on_evict is not None and page.entries:
+            on_evict([letter_in(entry) for entry in page.entries])
+        meant = [(entry.id, entry.revision) for entry in page.entries]
+        removed += sum(await letters.remove(place.queue, meant, evicted=True))
+        looked_at += len(page.entries)
+        if progress is not None:
+            progress(removed)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return removed

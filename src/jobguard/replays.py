@@ -1,0 +1,93 @@
+"""What becomes of a dead letter whose job is run again, as that job's worker writes it down.
+
+A replay has a number. Its letter says which number it is at, so that of two deliveries of one replay,
+or of one that comes after its letter was dealt with, no second one runs.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import replace
+
+from jobguard.adapters.base import Replay
+from jobguard.letters import dead_again, entry_of, letter_in
+from jobguard.stores.base import Store
+from jobguard.stores.letters import DeadLetter, LetterQueue, LetterState, ReplayRecord
+
+KEPT_REPLAYS = 20
+"""Replays that a letter tells of; older ones are only counted."""
+SUCCEEDED, DUPLICATE, DISCARDED = "succeeded", "duplicate", "discarded"
+"""Words for how a replay ends well, as `DeadLetter.resolution` has them."""
+
+
+replaying: ContextVar[Replay | None] = ContextVar("jobguard_replay", default=None)
+"""Set by an adapter around the call of a task, for what a task writes down by itself."""
+
+
+async def overtaken(store: Store, queue: LetterQueue, replay: Replay) -> LetterState | None:
+    """What has become of a letter whose replay is not to run any more; None = it is to run.
+
+    A letter that has gone can tell nothing: its replay runs as an ordinary job.
+    """
+    entry = await store.letters.get(queue, replay.id)
+    if entry is None:
+        return None
+    letter = letter_in(entry)
+    return None if is_due(letter, replay) else letter.state
+
+
+def is_due(letter: DeadLetter, replay: Replay) -> bool:
+    """Whether a letter waits for the outcome of this replay.
+
+    It is dead still where whoever enqueued the job has not come to say so, or never will.
+    """
+    if letter.state is LetterState.DEAD:
+        return letter.requeues == replay.number - 1
+    return letter.state is LetterState.REQUEUED and letter.requeues == replay.number
+
+
+def replayed(letter: DeadLetter, replay: Replay, by: str = "") -> DeadLetter:
+    """A letter that tells of a replay, whoever comes to write it down first."""
+    told = any(record.number == replay.number for record in letter.replays)
+    record = ReplayRecord(replay.number, replay.job_id, time.time(), by)
+    replays = letter.replays if told else (*letter.replays, record)
+    return replace(letter, requeues=replay.number, replays=replays[-KEPT_REPLAYS:])
+
+
+async def resolve(store: Store, queue: LetterQueue, replay: Replay, resolution: str) -> None:
+    """Write down that a replay has ended well. May be repeated."""
+    while True:
+        entry = await store.letters.get(queue, replay.id)
+        if entry is None:
+            return
+        letter = letter_in(entry)
+        if not is_due(letter, replay):
+            return
+        resolved = replace(replayed(letter, replay), state=LetterState.RESOLVED, resolution=resolution)
+        if await store.letters.replace(queue, entry_of(resolved, entry.revision)):
+            return
+
+
+async def keep_again(store: Store, queue: LetterQueue, replay: Replay, letter: DeadLetter) -> None:
+    """Write down that a replay has ended badly: the same entry is dead again. May be repeated.
+
+    Where the letter has gone meanwhile, it is a new one.
+
+    Args:
+        store, queue: where the letter is.
+        replay: which one.
+        letter: as if the job had been a new one.
+    """
+    while True:
+        entry = await store.letters.get(queue, replay.id)
+        if entry is None:
+            alone = replayed(replace(letter, id=replay.id), replay)
+            await store.letters.put(queue, entry_of(alone))
+            return
+        before = letter_in(entry)
+        if not is_due(before, replay):
+            return
+        again = entry_of(dead_again(replayed(before, replay), letter), entry.revision)
+        if await store.letters.replace(queue, again, arrive=True):
+            return

@@ -1,0 +1,122 @@
+"""What is special to dead letters on a server: bounds of one operation, and values of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from jobguard.stores import RedisStore
+from jobguard.stores.letters import UNKNOWN_TASK, Dimension, Entry, LetterQuery, LetterQueue, LetterState
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = LetterQueue("jobguard", "q")
+ENTRIES = "{jobguard:dlq:q}:entries"
+
+
+def letter(number: int, task: str = "send", error: str = "E", fingerprint: str = "f") -> Entry:
+    return Entry(str(number), LetterState.DEAD, task, error, fingerprint, text=f"text {number}")
+
+
+async def fill(store: RedisStore, letters: list[Entry]) -> None:
+    await asyncio.gather(*(store.letters.put(QUEUE, each) for each in letters))
+
+
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_looks_at_500_letters_at_once(redis_store: RedisStore, oldest_first: bool) -> None:
+    """A query by several dimensions of which few agree has short pages, and finds all of them."""
+    rare = {0, 600, 1199}
+    await fill(redis_store, [letter(number, error="F" if number in rare else "E") for number in range(1200)])
+    await fill(redis_store, [letter(number, "other", "F") for number in range(2000, 3500)])
+    sizes: list[int] = []
+    found: set[str] = set()
+    cursor: str | None = None
+    query = LetterQuery(task="send", error="F")
+    while not sizes or cursor is not None:
+        page = await redis_store.letters.page(QUEUE, query, 10, cursor, oldest_first=oldest_first)
+        sizes.append(len(page.entries))
+        found |= {entry.id for entry in page.entries}
+        cursor = page.cursor
+    assert sizes == [1, 1, 1]
+    assert found == {str(number) for number in rare}
+
+
+async def test_looks_at_the_rarest_dimension(redis_store: RedisStore) -> None:
+    """Where one of several dimensions has few letters, one page is enough."""
+    await fill(redis_store, [letter(number) for number in range(600)])
+    await fill(redis_store, [letter(600, fingerprint="rare")])
+    page = await redis_store.letters.page(
+        QUEUE, LetterQuery(None, task="send", error="E", fingerprint="rare"), 10
+    )
+    assert ([entry.id for entry in page.entries], page.cursor) == (["600"], None)
+
+
+async def test_a_page_has_500_letters_at_most(redis_store: RedisStore) -> None:
+    """More letters than an operation may read are not read at once, however many are asked for."""
+    await fill(redis_store, [letter(number) for number in range(501)])
+    page = await redis_store.letters.page(QUEUE, LetterQuery(), 10_000)
+    assert len(page.entries) == 500
+    rest = await redis_store.letters.page(QUEUE, LetterQuery(), 10_000, page.cursor)
+    assert (len(rest.entries), rest.cursor) == (1, None)
+
+
+async def test_tallies_the_commonest_500_since_a_time(redis_store: RedisStore) -> None:
+    """Of more values than are looked at, the rarest are left out, of all times together."""
+    await fill(redis_store, [letter(number, task=str(number // 2)) for number in range(1000)])
+    since = (await redis_store.letters.totals(QUEUE)).now
+    await fill(redis_store, [letter(1000, task="7"), letter(1001, task="new")])
+    [tally] = await redis_store.letters.tally(QUEUE, Dimension.TASK, since=since, limit=500)
+    assert (tally.value, tally.count) == ("7", 1)
+
+
+async def test_many_letters_of_one_time_find_their_places(redis_store: RedisStore) -> None:
+    """Letters out of a file that all say the same time are kept one after the other."""
+    await asyncio.gather(*(redis_store.letters.put(QUEUE, letter(number), 7) for number in range(100)))
+    page = await redis_store.letters.page(QUEUE, LetterQuery(), 500, oldest_first=True)
+    assert [entry.arrival for entry in page.entries] == list(range(7, 107))
+
+
+async def test_a_value_of_somebody_else_can_be_shown_and_removed(
+    redis_store: RedisStore, redis_client: Redis
+) -> None:
+    """An entry that is no letter of ours keeps nobody from the others, and goes like any."""
+    await fill(redis_store, [letter(1), letter(2)])
+    ours: Any = redis_client
+    await ours.hset(ENTRIES, "1", b"\xff nothing of ours")
+    page = await redis_store.letters.page(QUEUE, LetterQuery(), 10)
+    assert [(entry.id, entry.task, entry.revision) for entry in page.entries] == [
+        ("2", "send", 1),
+        ("1", UNKNOWN_TASK, 0),
+    ]
+    bare = await redis_store.letters.page(QUEUE, LetterQuery(), 10, texts=False)
+    assert [entry.text for entry in bare.entries] == ["", ""]
+    both = await redis_store.letters.page(QUEUE, LetterQuery(task="send", error="E"), 10)
+    assert [entry.id for entry in both.entries] == ["2"]
+    assert (await redis_store.letters.put(QUEUE, letter(1))).new is False
+    assert await redis_store.letters.replace(QUEUE, page.entries[1]) is False
+    assert await redis_store.letters.remove(QUEUE, [("1", 1), ("1", None)]) == [False, True]
+    assert (await redis_store.letters.totals(QUEUE)).dead == 1
+
+
+async def test_an_index_that_leads_nowhere_is_passed_over(
+    redis_store: RedisStore, redis_client: Redis
+) -> None:
+    """A letter that somebody has deleted behind the store's back is on no page."""
+    await fill(redis_store, [letter(1), letter(2)])
+    ours: Any = redis_client
+    await ours.hdel(ENTRIES, "1")
+    for query in (LetterQuery(), LetterQuery(task="send", error="E")):
+        page = await redis_store.letters.page(QUEUE, query, 10)
+        assert ([entry.id for entry in page.entries], page.cursor) == (["2"], None)
+
+
+async def test_an_emptied_queue_leaves_its_name_and_its_last_arrival(
+    redis_store: RedisStore, redis_client: Redis
+) -> None:
+    """No index outlives the letters that it leads to."""
+    await fill(redis_store, [letter(number, str(number), str(number), str(number)) for number in range(9)])
+    await redis_store.letters.remove(QUEUE, [(str(number), None) for number in range(9)])
+    assert sorted(await redis_client.keys()) == [b"jobguard:dlq", b"{jobguard:dlq:q}:info"]
