@@ -1,8 +1,8 @@
 """Decorators that keep async jobs from being lost, doubled or retried into the ground."""
 
 from jobguard.backoff import constant, exponential, fibonacci, linear
-from jobguard.decorators import dead_letter, deduplicated, fallback, retrying, time_limit
 from jobguard.browsing import Page
+from jobguard.decorators import dead_letter, deduplicated, fallback, retrying, time_limit
 from jobguard.dlq import DeadLetterQueue
 from jobguard.errors import Discard, GiveUp, RetryLater, Snooze
 from jobguard.filters import Filter

@@ -144,9 +144,9 @@ def _decoded(letter: DeadLetter, codec: Codec) -> tuple[list[Any], dict[str, Any
         raise NotEditable(f"its arguments are of types that are not known here: {error}") from error
     except (LookupError, TypeError) as error:
         raise NotEditable("its payload does not hold arguments") from error
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
+    if [type(args), type(kwargs)] != [list, dict]:
         raise NotEditable("its payload does not hold arguments")
-    return args, cast("dict[str, Any]", kwargs)
+    return args, kwargs
 
 
 def _by_name(letter: DeadLetter, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, object]:
@@ -175,13 +175,14 @@ def _changed(value: Any, rest: list[str], new: object, path: str) -> object:
     if not rest:
         return new
     step = _index(value, rest[0])
+    known: Any = value
     if isinstance(value, tuple):
-        items: list[Any] = list(value)
+        items: list[Any] = list(known)
         items[int(step)] = _changed(items[int(step)], rest[1:], new, path)
         return tuple(items)
     if not isinstance(value, (dict, list)):
         raise NotEditable(f"{path!r} leads into a {type(value).__name__}, which is changed as a whole")
-    copied: Any = cast(Any, value).copy()
+    copied: Any = known.copy()
     copied[step] = _changed(copied[step], rest[1:], new, path)
     return copied
 

@@ -59,6 +59,7 @@ def _tell(
         runtime.emit(
             events.NewFingerprint(
                 task=letter.task,
+                key=letter.key,
                 queue=queue.name,
                 fingerprint=letter.fingerprint,
                 id=letter.id,
@@ -66,7 +67,7 @@ def _tell(
             )
         )
     if policy.alert_over is not None and kept.dead == policy.alert_over + 1:
-        runtime.emit(events.QueueGrew(task=letter.task, queue=queue.name, dead=kept.dead))
+        runtime.emit(events.QueueGrew(task=letter.task, key=letter.key, queue=queue.name, dead=kept.dead))
 
 
 async def _evict(runtime: Runtime, queue: LetterQueue, policy: DeadLettering) -> None:

@@ -16,7 +16,7 @@ from jobguard import (
     fallback,
     retrying,
 )
-from jobguard.events import DeadLettered, Failed, FellBack, Succeeded
+from jobguard.events import DeadLettered, Failed, FellBack, NewFingerprint, Succeeded
 from tests.engine.harness import Bench, Events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
@@ -166,7 +166,7 @@ async def test_an_answered_job_is_a_dead_letter_all_the_same(events: Events, gua
 
     assert await task(1) == "stand-in"
     assert await guard.dead_letters().count() == 1
-    assert [type(event) for event in events] == [DeadLettered, FellBack]
+    assert [type(event) for event in events] == [DeadLettered, NewFingerprint, FellBack]
 
 
 async def test_an_answer_is_never_replayed() -> None:

@@ -287,6 +287,8 @@ class LetterStore(Protocol):
     ) -> list[Tally]:
         """The values of a dimension that most letters of a state have, the commonest first.
 
+        Where fingerprints are counted, the names of tasks are those of the state's letters of all times.
+
         Args:
             queue: whose.
             dimension: of what.
