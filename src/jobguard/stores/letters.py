@@ -93,7 +93,7 @@ class DeadLetter:
             of which the store has something else than a letter.
         fingerprint: of error type and code location; groups entries of one cause.
         attempts: each failed attempt's number, time and error, those of earlier replays included.
-        failures, interruptions, crashes: counts over the life of the job that ended last.
+        failures, interruptions, crashes: counts over the job's life, earlier replays included.
         first_seen, failed_at: Unix seconds on the worker's clock, for people.
         worker: host and process id.
         requeues: how often the job was run again.

@@ -119,6 +119,8 @@ class Wires:
             self._start_reader(wire)
         connection: Any = wire.connection
         try:
+            if _is_closing(connection):
+                raise RedisConnectionError("the connection was closed")
             # redis-py's own sign of life would take the reply of another command.
             await connection.send_packed_command(data, check_health=False)
         except Exception as error:
@@ -243,6 +245,17 @@ class Wires:
         loop = asyncio.get_running_loop()
         while returning := {task for task in self._returning if task.get_loop() is loop}:
             await asyncio.wait(returning)
+
+
+def _is_closing(connection: Any) -> bool:
+    """Whether a connection has failed, of which its reader is yet to hear.
+
+    Up to Python 3.13.5 a transport that is closing and is given lines to write (as redis-py does) watches
+    its socket again, and so for ever: the next connection that gets the number of that file hangs
+    (python/cpython#136234).
+    """
+    writer = getattr(connection, "_writer", None)
+    return writer is not None and bool(writer.is_closing())
 
 
 def _as_outage(error: Exception) -> Exception:
