@@ -1,13 +1,15 @@
 """A worker for WhatsApp messages and downloads.
 
     arq examples.arq_worker.WorkerSettings      serves; examples/README.md says with which settings
-    python examples/arq_worker.py               is a demo: hundreds of jobs, bad services, one SIGKILL
+    python examples/arq_worker.py               is a demo: hundreds of jobs, bad services, one SIGKILL,
+                                                and dead letters that are run again at the end
 
 A task says in its decorators what may happen to it, and its body only what is to be done.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -19,6 +21,7 @@ import httpx
 if __name__ == "__main__":  # run as a script, Python looks for imports beside it, not here
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples.alerts import WebhookAlerts
 from examples.demo.events import append_to
 from examples.downloads import Downloaded, Downloads
 from examples.remote import Refused, TryAgain, delay_asked_for
@@ -31,6 +34,7 @@ from jobguard.adapters.arq import protect
 Context = dict[Any, Any]
 
 TUNING = Tuning.from_env(os.environ)
+ALERTS = WebhookAlerts(TUNING.alert_url) if TUNING.alert_url else None
 BACKOFF = exponential(TUNING.retry_first, cap=TUNING.retry_cap)
 HOLDING_ANSWER = "Thank you for your message. We are a little slow today and will answer soon."
 
@@ -80,7 +84,7 @@ async def compose_reply(replies: Replies, customer_id: str, user_message: str) -
 # Rate limits are part of the day's work here, so more attempts than the worker's three.
 @deduplicated(key="{message_id}")
 @retrying(attempts=5, backoff=BACKOFF, retry_after=delay_asked_for)
-@dead_letter(queue="whatsapp", redact=("to", "content"))
+@dead_letter(queue="whatsapp", redact=("to", "content"), alert_over=20)
 async def send_whatsapp_message(ctx: Context, to: str, content: str, message_id: str) -> str:
     """Send a text; WhatsApp's id of the message."""
     whatsapp: WhatsApp = ctx["whatsapp"]
@@ -111,12 +115,14 @@ async def shutdown(ctx: Context) -> None:
     """Close what startup opened."""
     if "client" in ctx:
         await ctx["client"].aclose()
+    if ALERTS is not None:
+        await asyncio.to_thread(ALERTS.close)
 
 
 @protect(
     lease=TUNING.lease,
     namespace=TUNING.namespace,
-    hooks=[append_to(TUNING.event_log)] if TUNING.event_log else [],
+    hooks=[*([append_to(TUNING.event_log)] if TUNING.event_log else []), *([ALERTS] if ALERTS else [])],
 )
 class WorkerSettings:
     """What the `arq` command reads."""

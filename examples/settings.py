@@ -56,6 +56,7 @@ class Tuning:
         download_limit: bytes that a download may have.
         reply_url: of the service that knows what to answer; "" = a fixed acknowledgement.
         event_log: file that gets each event of jobguard as a line of JSON; "" = none.
+        alert_url: webhook that is told when jobs fail in a new way, or dead letters pile up; "" = none.
     """
 
     lease: float = 30.0
@@ -68,6 +69,7 @@ class Tuning:
     download_limit: int = 100 * 1024 * 1024
     reply_url: str = ""
     event_log: str = ""
+    alert_url: str = field(default="", repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:

@@ -28,7 +28,27 @@ class WhatsAppBusy(TryAgain):
 
 
 class WhatsAppRefused(Refused):
-    """The API will not take the message: a bad token, a missing permission, an invalid recipient."""
+    """The API will not take the message: a missing permission, a bad parameter."""
+
+
+# Classes of their own, since dead letters are grouped by class: each of these wants another cure.
+
+
+class WhatsAppTokenExpired(WhatsAppRefused):
+    """The access token is no longer good. With a new one the same message can go out."""
+
+
+class WhatsAppUndeliverable(WhatsAppRefused):
+    """The recipient cannot get messages: not on WhatsApp, or not on the list of an app in development."""
+
+
+KINDS: Final[dict[int | None, type[WhatsAppRefused]]] = {
+    0: WhatsAppTokenExpired,
+    190: WhatsAppTokenExpired,
+    131026: WhatsAppUndeliverable,
+    131030: WhatsAppUndeliverable,
+}
+"""Refusals that say more than that the message is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +125,7 @@ def _error(response: httpx.Response) -> WhatsAppBusy | WhatsAppRefused:
     if code in PASSING:
         return WhatsAppBusy(text, delay)
     if code in REFUSALS or not passes(status):
-        return WhatsAppRefused(text)
+        return KINDS.get(code, WhatsAppRefused)(text)
     return WhatsAppBusy(text, delay)
 
 

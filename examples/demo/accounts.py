@@ -25,6 +25,23 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """How a dead letter's job went when it was last put into its queue again.
+
+    Attributes:
+        job_id: ARQ's id of it then.
+        ended: ARQ has a result.
+        success: … and it is neither an exception nor says that the work was another job's.
+        resolution: what the letter says of it, as in `DeadLetter`; "" = nothing (yet), or it failed again.
+    """
+
+    job_id: str
+    ended: bool = False
+    success: bool = False
+    resolution: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job as the store shows it at the end.
 
@@ -36,8 +53,9 @@ class JobRecord:
         success: … and it is no exception.
         duplicate: … and it says that the work was another job's.
         result: the result of a success.
-        owns_success: jobguard's record of the work is a success, and this job's.
-        letter: its dead letter's queue and error, or None.
+        owns_success: jobguard's record of the work is a success, and this job's or its replay's.
+        letter: queue and error of its dead letter, if it is dead still; else None.
+        replay: its dead letter was put into its queue again, and how that went; else None.
     """
 
     job_id: str
@@ -49,6 +67,7 @@ class JobRecord:
     result: object = None
     owns_success: bool = False
     letter: str | None = None
+    replay: Replayed | None = None
 
     @property
     def fate(self) -> Fate:
@@ -58,7 +77,13 @@ class JobRecord:
             return Fate.DUPLICATE
         if self.success:
             return Fate.SUCCEEDED
-        return Fate.FAILED if self.letter is None else Fate.DEAD_LETTERED
+        if self.letter is not None:
+            return Fate.DEAD_LETTERED
+        return Fate.FAILED if self.replay is None else _RESOLVED.get(self.replay.resolution, Fate.LOST)
+
+
+_RESOLVED = {"succeeded": Fate.SUCCEEDED, "discarded": Fate.FAILED, "duplicate": Fate.DUPLICATE}
+"""What became of a job whose letter was resolved; of one whose replay has no end, nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +113,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The numbers that `--json` prints."""
+    """The numbers that `--json` prints: how it stands in the end, the replays of dead letters included."""
 
     accepted: int
     succeeded: int
     failed: int
     dead_lettered: int
     duplicates: int
+    replayed: int
+    resolved: int
     retries: int
     interruptions: int
     crashes: int
@@ -111,7 +138,7 @@ class Report:
     Attributes:
         in_flight: jobs that the worker was running when it was killed.
         contradictions: where two sources disagree; each is a sentence.
-        causes: dead letters by queue and error.
+        causes: what is a dead letter in the end, by queue and error.
         seen: per stand-in, how often what happened.
     """
 
@@ -144,6 +171,7 @@ def draw_up(
     in_flight: Collection[str],
     files: Mapping[str, str],
     seconds: float,
+    complaints: Iterable[str] = (),
 ) -> Report:
     """Hold the two sides against each other.
 
@@ -154,6 +182,7 @@ def draw_up(
         in_flight: ids of the jobs that the worker was running when it was killed.
         files: sha256 of each downloaded file, by its name.
         seconds: how long it all took.
+        complaints: what else went wrong; each is a sentence.
     """
     fates = Counter(job.fate for job in jobs)
     undone = [job for job in jobs if job.fate is Fate.SUCCEEDED and not _is_done(job, seen, files)]
@@ -166,6 +195,8 @@ def draw_up(
             failed=fates[Fate.FAILED],
             dead_lettered=fates[Fate.DEAD_LETTERED],
             duplicates=fates[Fate.DUPLICATE],
+            replayed=sum(job.replay is not None for job in jobs),
+            resolved=sum(job.replay is not None and job.replay.resolution != "" for job in jobs),
             retries=counts["RetryScheduled"],
             interruptions=counts["Interrupted"],
             crashes=counts["crashes"],
@@ -175,7 +206,7 @@ def draw_up(
             seconds=round(seconds, 1),
         ),
         in_flight=len(in_flight),
-        contradictions=tuple(_contradictions(jobs, seen, in_flight)),
+        contradictions=(*complaints, *_contradictions(jobs, seen, in_flight)),
         causes=dict(Counter(job.letter for job in jobs if job.letter is not None).most_common()),
         seen=seen.lines(),
     )
@@ -195,7 +226,7 @@ def _repeats(jobs: Iterable[JobRecord], seen: Seen, in_flight: Collection[str]) 
     """Messages that went out twice, and those of them that one kill explains.
 
     A job that was running when its worker was killed may have sent its message without anybody
-    knowing: that explains one repeat of it, and no more.
+    knowing: that explains one repeat of it, and no more. Being run again as a dead letter explains none.
     """
     sender = {job.subject: job.job_id for job in jobs if job.task == SEND}
     twice = repeated = 0
@@ -216,6 +247,12 @@ def _contradictions(jobs: Iterable[JobRecord], seen: Seen, in_flight: Collection
             yield f"{job.job_id}: jobguard has a success of it, ARQ has not"
         if job.success and job.letter is not None:
             yield f"{job.job_id}: it succeeded and is a dead letter"
+        replay = job.replay
+        if job.success and replay is not None:
+            yield f"{job.job_id}: it succeeded, and was run again"
+        if replay is not None and replay.success is not (replay.resolution == "succeeded"):
+            says, has = replay.resolution or "not resolved", "a" if replay.success else "no"
+            yield f"{replay.job_id}: its letter is {says}, ARQ has {has} success of it"
         sent = job.task == SEND and accepted[job.subject] > 0
         if sent and job.fate in (Fate.FAILED, Fate.DEAD_LETTERED) and job.job_id not in in_flight:
             yield f"{job.job_id}: its message went out, and yet it failed"

@@ -49,7 +49,13 @@ class Keeper:
         self._tell("start", name, list(command), dict(environment), str(ROOT))
 
     def running(self, name: str) -> bool:
-        return self._tell("poll", name) is None
+        return self.exit_code(name) is None
+
+    def exit_code(self, name: str) -> int | None:
+        """What a process ended with; None = it runs."""
+        code = self._tell("poll", name)
+        assert code is None or isinstance(code, int)
+        return code
 
     def kill(self, name: str) -> None:
         """SIGKILL a process; it is gone on return."""

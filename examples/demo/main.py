@@ -1,4 +1,4 @@
-"""`python examples/arq_worker.py`: run it all, then draw up the accounts."""
+"""`python examples/arq_worker.py`: run it all, then show the accounts."""
 
 # ruff: noqa: T201  (a program's answer goes to its standard output)
 
@@ -10,19 +10,25 @@ import json
 import os
 import random
 import secrets
+import shlex
+import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import httpx
 from redis.exceptions import RedisError
 
+from examples.demo.accounts import Report
 from examples.demo.keeper import Broken, Keeper
 from examples.demo.orders import FEWEST
-from examples.demo.play import play
+from examples.demo.play import EXPIRED, Plan, operator_environment, play
 from examples.demo.screen import Screen, show
 from jobguard.codec import printable
 from jobguard.errors import ConfigurationError
@@ -36,37 +42,60 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     started = time.monotonic()
     try:
-        with _signals_end_it(), _redis(os.environ) as (url, own), Keeper() as keeper, Screen() as screen:
+        with _signals_end_it(), _redis(os.environ) as (url, own), Keeper() as keeper:
             run = f"demo{secrets.token_hex(6)}"
             if not own:
                 command = [sys.executable, "-m", "examples.demo.clean_up", run]
                 keeper.at_the_end(command, {**os.environ, "REDIS_URL": url})
-            report = asyncio.run(
-                play(
-                    options.jobs,
-                    options.seed,
-                    run=run,
-                    url=url,
-                    keeper=keeper,
-                    screen=screen,
-                    started=started,
-                )
+            plan = Plan(
+                jobs=options.jobs, seed=options.seed, run=run, url=url, keep=options.keep, started=started
             )
-            log = keeper.log_of("worker")
+            with Screen(sys.stderr if options.json else sys.stdout) as screen:
+                report = asyncio.run(play(plan, keeper, screen))
+            _tell(report, keeper.log_of("worker"), as_json=options.json)
+            if options.keep:
+                _keep(plan, own)
     except KeyboardInterrupt:
         print("interrupted; nothing is left behind", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ConfigurationError, Broken, RedisError) as error:
+    except (ConfigurationError, Broken, RedisError, httpx.HTTPError) as error:
         _complain(str(error).splitlines())
         return 2
-    if options.json:
+    return 0 if report.holds else 1
+
+
+def _tell(report: Report, log: str, *, as_json: bool) -> None:
+    if as_json:
         _complain(report.contradictions)
-        print(json.dumps(report.as_json()))
+        print(json.dumps(report.as_json()), flush=True)
     else:
         show(report)
     if not report.holds:
         _complain(log.splitlines()[-LOG_LINES:])
-    return 0 if report.holds else 1
+
+
+def _keep(plan: Plan, own: bool) -> None:
+    """Say how to reach what runs, and wait until somebody ends it."""
+    settings = operator_environment(plan)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    if not own:  # it may hold a password, and whoever reads this has set it
+        lines[0] = 'export JOBGUARD_URL="$REDIS_URL"'
+    if shutil.which("jobguard") is None:
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    _complain(
+        [
+            "",
+            "The worker and its services go on. In another terminal:",
+            "",
+            *(f"    {line}" for line in lines),
+            "    jobguard dlq groups --queue whatsapp",
+            f"    jobguard dlq requeue {EXPIRED} --queue whatsapp",
+            "",
+            "Ctrl-C ends them and leaves nothing behind.",
+        ]
+    )
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 def _complain(lines: Sequence[str]) -> None:
@@ -78,8 +107,15 @@ def _complain(lines: Sequence[str]) -> None:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="arq_worker.py",
-        description="A worker, services that misbehave, and a SIGKILL in the middle. Uses the Redis at "
-        "REDIS_URL and removes what it wrote there, or starts one of its own.",
+        description="A worker, services that misbehave, a SIGKILL in the middle, and dead letters that are "
+        "run again at the end. Uses the Redis at REDIS_URL and removes what it wrote there, or starts one of "
+        "its own.",
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="leave the worker and its services running at the end, and some dead letters that can be "
+        "requeued, until Ctrl-C; says how the jobguard command reaches them",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
     parser.add_argument("--jobs", type=_jobs, default=300, help="how many to enqueue (default: 300)")

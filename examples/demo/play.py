@@ -1,33 +1,36 @@
-"""The demo's plot: start, enqueue, kill the worker, start another, wait, look at what happened."""
+"""The demo's plot: start, enqueue, kill the worker, start another, wait; then do what an operator does.
+
+That is: renew the access token that had expired, look at the dead letters, and have those run again that
+can now succeed. The accounts come last, and cover it all.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import httpx
 from arq.connections import ArqRedis, RedisSettings
-from arq.constants import in_progress_key_prefix, job_key_prefix, result_key_prefix
-from arq.jobs import Job, JobResult
+from arq.constants import in_progress_key_prefix, result_key_prefix
 
-from examples import arq_worker
-from examples.demo.accounts import JobRecord, Report, Seen, draw_up
+from examples.demo.accounts import Report, draw_up
 from examples.demo.keeper import Broken, Keeper
-from examples.demo.orders import INCOMING, SEND, Order, draw_orders
+from examples.demo.orders import INCOMING, Order, draw_orders
+from examples.demo.records import Records, existing, files, lines, seen
 from examples.demo.screen import Screen
-from examples.demo.stand_ins import ADDRESSES, API_LOG, FILES_LOG, REPLIES_LOG
-from jobguard import Duplicate, JobGuard
+from examples.demo.shell import Shell
+from examples.demo.stand_ins import ADDRESSES, FIRST_TOKEN
+from examples.whatsapp import WhatsAppTokenExpired
+from jobguard import JobGuard
 from jobguard.adapters.arq import create_pool
+from jobguard.letters import type_name
 from jobguard.stores import RedisStore
-from jobguard.stores.base import State
-from jobguard.task import guard_of
 
 LEASE = 2.5
 JOB_TIMEOUT = 2.0
@@ -41,6 +44,36 @@ PATIENCE = 30.0
 """Seconds without any progress after which jobs count as lost."""
 LOOK_PAUSE = 0.1
 START_TIMEOUT = 30.0
+EXPIRED = f"error={type_name(WhatsAppTokenExpired(''))}"
+"""The filter for what a new token mends."""
+CANARIES, REPLAYED = 2, 3
+"""Replays that must succeed before the rest goes, and how many `keep` does in all: the others are to try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a demo is to be.
+
+    Attributes:
+        jobs, seed: as on the command line.
+        run: a name that is in everything it writes.
+        url: of its Redis.
+        keep: it is to go on after the accounts: the worker stays, and some that could be run again do too.
+        started: monotonic time of its start.
+    """
+
+    jobs: int
+    seed: int
+    run: str
+    url: str
+    keep: bool
+    started: float
+
+    @property
+    def line(self) -> str:
+        """What starts such a demo again."""
+        keep = " --keep" if self.keep else ""
+        return f"python examples/arq_worker.py --jobs {self.jobs} --seed {self.seed}{keep}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +96,73 @@ class Stage:
         return [*(order.job_id for order in self.orders), *self.reply_ids]
 
 
-async def play(
-    jobs: int, seed: int, *, run: str, url: str, keeper: Keeper, screen: Screen, started: float
-) -> Report:
+async def play(plan: Plan, keeper: Keeper, screen: Screen) -> Report:
     """One demo from start to accounts."""
-    screen.milestone(f"{jobs} jobs, seed {seed}: python examples/arq_worker.py --jobs {jobs} --seed {seed}")
-    services = await _start_stand_ins(keeper, seed)
-    environment = _worker_environment(run, url, services, keeper.directory)
-    pool = await create_pool(RedisSettings.from_dsn(url), default_queue_name=run)
+    screen.milestone(f"{plan.jobs} jobs, seed {plan.seed}: {plan.line}")
+    services = await _start_stand_ins(keeper, plan.seed)
+    environment = _worker_environment(plan, services, keeper.directory)
+    pool = await create_pool(RedisSettings.from_dsn(plan.url), default_queue_name=plan.run)
     try:
-        stage = Stage(pool, keeper, screen, draw_orders(jobs, seed, run, services["files"]), run)
+        orders = draw_orders(plan.jobs, plan.seed, plan.run, services["files"])
+        stage = Stage(pool, keeper, screen, orders, plan.run)
+        records = Records(pool, JobGuard(RedisStore(pool), namespace=plan.run), plan.run)
         _start_worker(keeper, environment)
         await _enqueue(stage, late=False)
         in_flight = await _kill_in_the_middle(stage)
         _start_worker(keeper, environment)
         await _enqueue(stage, late=True)
-        await _wait_until_at_rest(stage)
-        keeper.end("worker")
+        complaints: list[str] = []
+        if await _wait_until_at_rest(stage, "second worker"):
+            await records.remember_letters()
+            complaints = await _work_through_the_letters(stage, plan, environment)
+        if not plan.keep:
+            keeper.end("worker")
         return draw_up(
-            await _records(stage, JobGuard(RedisStore(pool), namespace=run)),
-            _seen(keeper.directory),
-            _lines(keeper.directory / "events.jsonl"),
+            await records.of(stage.orders, stage.job_ids),
+            seen(keeper.directory),
+            lines(keeper.directory / "events.jsonl"),
             in_flight,
-            _files(keeper.directory / "downloads"),
-            time.monotonic() - started,
+            files(keeper.directory / "downloads"),
+            time.monotonic() - plan.started,
+            complaints,
         )
     finally:
         await pool.aclose()
+
+
+async def _work_through_the_letters(stage: Stage, plan: Plan, environment: dict[str, str]) -> list[str]:
+    """Do what an operator does with dead letters whose cause has gone; what went wrong with it."""
+    shell = Shell(stage.keeper, stage.screen, operator_environment(plan))
+    shell.remark("everything is at rest, and these jobs are dead letters")
+    await shell.jobguard("dlq", "queues")
+    await shell.jobguard("dlq", "groups", "--queue", "whatsapp")
+    shell.remark("the access token had expired: get a new one, and restart the worker with it")
+    stage.keeper.end("worker")
+    token = await _renew_token(environment["WHATSAPP_API_URL"])
+    _start_worker(stage.keeper, environment | {"WHATSAPP_TOKEN": token})
+    shell.remark(f"what it was to send can go out now: {CANARIES} first, and the rest once these are through")
+    canaries = ["--canary", str(CANARIES), *(["--limit", str(REPLAYED)] if plan.keep else [])]
+    await shell.jobguard("dlq", "requeue", EXPIRED, "since=1h", "--queue", "whatsapp", *canaries, "--yes")
+    await _wait_until_at_rest(stage, "replays")
+    await shell.jobguard("dlq", "queues")
+    shell.remark(f"what is left says why{'; some of it is left to try' if plan.keep else ''}")
+    await shell.jobguard("dlq", "list", "--queue", "whatsapp", "--limit", "10")
+    await shell.jobguard("dlq", "groups", "--queue", "downloads")
+    return shell.complaints
+
+
+async def _renew_token(api: str) -> str:
+    async with httpx.AsyncClient() as client:
+        response = await client.get(
+            f"{api}/oauth/access_token",
+            params={"grant_type": "fb_exchange_token", "fb_exchange_token": FIRST_TOKEN},
+        )
+        return str(response.raise_for_status().json()["access_token"])
+
+
+def operator_environment(plan: Plan) -> dict[str, str]:
+    """What `jobguard` has to know to find the demo's letters."""
+    return {"JOBGUARD_URL": plan.url, "JOBGUARD_NAMESPACE": plan.run}
 
 
 async def _start_stand_ins(keeper: Keeper, seed: int) -> dict[str, str]:
@@ -106,17 +179,17 @@ async def _start_stand_ins(keeper: Keeper, seed: int) -> dict[str, str]:
     return urls
 
 
-def _worker_environment(run: str, url: str, services: dict[str, str], directory: Path) -> dict[str, str]:
+def _worker_environment(plan: Plan, services: dict[str, str], directory: Path) -> dict[str, str]:
     """The stock worker's settings: the services are stand-ins, and everything is a little faster."""
     return {
         **os.environ,
-        "REDIS_URL": url,
+        "REDIS_URL": plan.url,
         "WHATSAPP_API_URL": f"{services['api']}/v21.0",
-        "WHATSAPP_TOKEN": "stand-in",
+        "WHATSAPP_TOKEN": FIRST_TOKEN,
         "WHATSAPP_PHONE_NUMBER_ID": "15550100",
         "DOWNLOAD_DIR": str(directory / "downloads"),
-        "WORKER_QUEUE": run,
-        "WORKER_NAMESPACE": run,
+        "WORKER_QUEUE": plan.run,
+        "WORKER_NAMESPACE": plan.run,
         "WORKER_LEASE": str(LEASE),
         "WORKER_JOB_TIMEOUT": str(JOB_TIMEOUT),
         "WORKER_POLL_DELAY": "0.05",
@@ -160,17 +233,21 @@ async def _kill_in_the_middle(stage: Stage) -> set[str]:
     return in_flight
 
 
-async def _wait_until_at_rest(stage: Stage) -> None:
-    """Until the queue is empty: ARQ removes a job from it as it writes the job's result."""
+async def _wait_until_at_rest(stage: Stage, who: str) -> bool:
+    """Until the queue is empty: ARQ removes a job from it as it writes the job's result.
+
+    False = it has not become empty, and nothing happens any more.
+    """
     total = len(stage.job_ids)
     quiet = _Quiet(stage.keeper)
-    while await stage.pool.zcard(stage.queue) > 0:
+    while (left := await stage.pool.zcard(stage.queue)) > 0:
         done = await _count_results(stage.pool, stage.job_ids)
-        stage.screen.progress("second worker", done, total)
-        if quiet.check(done):
+        stage.screen.progress(who, done, total)
+        if quiet.check(done, left):
             stage.screen.milestone(f"no progress for {PATIENCE:g} s: what is left counts as lost")
-            return
+            return False
         await asyncio.sleep(LOOK_PAUSE)
+    return True
 
 
 def _heed_cancellation() -> None:
@@ -189,11 +266,11 @@ class _Quiet:
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._done = -1
+        self._last: tuple[int, ...] = ()
         self._since = time.monotonic()
 
-    def check(self, done: int) -> bool:
-        """Whether nothing has been done for long.
+    def check(self, *counts: int) -> bool:
+        """Whether the counts have been the same for long.
 
         Raises:
             Broken: the worker has ended by itself.
@@ -201,8 +278,8 @@ class _Quiet:
         _heed_cancellation()
         if not self._keeper.running("worker"):
             raise Broken(f"the worker has ended:\n{self._keeper.log_of('worker')[-5000:]}")
-        if done != self._done:
-            self._done, self._since = done, time.monotonic()
+        if counts != self._last:
+            self._last, self._since = counts, time.monotonic()
         return time.monotonic() - self._since > PATIENCE
 
 
@@ -211,88 +288,4 @@ async def _count_results(pool: ArqRedis, job_ids: Collection[str]) -> int:
 
 
 async def _in_progress(stage: Stage) -> set[str]:
-    return await _existing(stage.pool, in_progress_key_prefix, stage.job_ids)
-
-
-async def _existing(pool: ArqRedis, prefix: str, job_ids: Sequence[str]) -> set[str]:
-    """Those of the jobs that have such a key."""
-    async with pool.pipeline(transaction=False) as pipe:
-        for job_id in job_ids:
-            pipe.exists(prefix + job_id)
-        found: list[int] = await pipe.execute()
-    return {job_id for job_id, exists in zip(job_ids, found, strict=True) if exists}
-
-
-async def _records(stage: Stage, guard: JobGuard) -> list[JobRecord]:
-    """Every job as ARQ's results, jobguard's records and the dead letters show it."""
-    letters = await _letters(guard)
-    known = {order.job_id: order for order in stage.orders}
-    ended = await _existing(stage.pool, result_key_prefix, stage.job_ids)
-    waiting = await _existing(stage.pool, job_key_prefix, stage.job_ids)
-    records: list[JobRecord] = []
-    answered: set[str] = set()
-    for job_id in stage.job_ids:
-        order = known.get(job_id)
-        if order is None and job_id not in ended | waiting | answered:
-            continue  # a message that was not answered has no reply to send
-        task, subject = (SEND, job_id) if order is None else (order.task, order.subject)
-        result = await Job(job_id, stage.pool, _queue_name=stage.queue).result_info()
-        success = result is not None and result.success
-        value = result.result if result is not None and success else None
-        if task == INCOMING and isinstance(value, str):
-            answered.add(value)
-        records.append(
-            JobRecord(
-                job_id=job_id,
-                task=task,
-                subject=subject,
-                ended=result is not None,
-                success=success,
-                duplicate=isinstance(value, Duplicate),
-                result=value,
-                owns_success=result is not None and await _owns_success(guard, stage.queue, task, result),
-                letter=letters.get(job_id),
-            )
-        )
-    return records
-
-
-async def _owns_success(guard: JobGuard, queue: str, task: str, result: JobResult) -> bool:
-    """Whether jobguard's record of the work is a success of this very job."""
-    task_guard = guard_of(getattr(arq_worker, task))
-    if task_guard is None or task_guard.make_key is None:
-        return False
-    key = task_guard.make_key(({}, *result.args), result.kwargs)
-    record = await guard.store.look_up(guard.runtime.record_key(key.digest))
-    if record is None or record.state is not State.SUCCESS:
-        return False
-    return record.owner.startswith(f"{queue}:{result.job_id}:")
-
-
-async def _letters(guard: JobGuard) -> dict[str, str]:
-    """What each dead letter says, by job."""
-    letters: dict[str, str] = {}
-    for name in await guard.dead_letters().queues():
-        cursor: str | None = None
-        while True:
-            page = await guard.dead_letters(name).list(limit=100, cursor=cursor)
-            for letter in page.entries:
-                letters[letter.job_id] = f"{name}: {letter.error_message}"
-            cursor = page.cursor
-            if cursor is None:
-                break
-    return letters
-
-
-def _seen(directory: Path) -> Seen:
-    return Seen(*(list(_lines(directory / name)) for name in (API_LOG, FILES_LOG, REPLIES_LOG)))
-
-
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    """The lines of JSON in a file, if it is there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _files(directory: Path) -> dict[str, str]:
-    """The sha256 of each file that has its final name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.glob("[!.]*")}
+    return await existing(stage.pool, in_progress_key_prefix, stage.job_ids)

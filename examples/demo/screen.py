@@ -1,4 +1,4 @@
-"""What the demo shows: progress on a terminal, and a table at the end.
+"""What the demo shows: progress on a terminal, the operator's commands, and a table at the end.
 
 Text from jobs and services is printed as plain text, with control characters escaped: it may come from
 anywhere, and must steer neither the terminal nor the table.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,9 +26,14 @@ MOST = 10
 
 
 class Screen:
-    """Progress on standard error: a bar on a terminal, a line for each milestone elsewhere."""
+    """Progress on standard error: a bar on a terminal, a line for each milestone elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        transcript: where commands and their output are shown.
+    """
+
+    def __init__(self, transcript: TextIO) -> None:
+        self._transcript = Console(file=transcript)
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -57,6 +62,23 @@ class Screen:
     def progress(self, text: str, done: int, total: int) -> None:
         self._progress.update(self._bar, description=text, completed=done, total=total)
 
+    def remark(self, text: str) -> None:
+        """A comment on what comes next."""
+        self._write(f"\n# {text}", "dim")
+
+    def command(self, line: str) -> None:
+        """A command as it is typed."""
+        self._write(f"$ {line}", "bold")
+
+    def output(self, text: str) -> None:
+        """What a command has printed, all of it."""
+        for line in text.splitlines():
+            self._write(printable(line.rstrip()), "")
+
+    def _write(self, text: str, style: str) -> None:
+        self._progress.stop()  # a bar on the same terminal would run through it
+        self._transcript.print(Text(text, style=style), soft_wrap=True)
+
 
 def plain(text: str) -> Text:
     """Text from anywhere, made harmless and not too long."""
@@ -72,8 +94,10 @@ def show(report: Report) -> None:
         ("accepted", account.accepted, "enqueued, less the duplicates"),
         ("succeeded", account.succeeded, ""),
         ("failed", account.failed, "discarded on purpose"),
-        ("dead-lettered", account.dead_lettered, "kept, with all that is needed to run them again"),
+        ("dead-lettered", account.dead_lettered, "kept still, and can be run again"),
         ("duplicates", account.duplicates, "webhooks delivered again, not run"),
+        ("replayed", account.replayed, "dead letters that were run again"),
+        ("resolved", account.resolved, "… and came to a good end"),
         ("retries", account.retries, "failed attempts that were put off"),
         ("interruptions", account.interruptions, "attempts cut off by a shutdown"),
         (
@@ -90,8 +114,9 @@ def show(report: Report) -> None:
         ),
     ):
         table.add_row(name, str(number), meaning)
+    console.print()
     console.print(table)
-    console.print(_counts("dead letters by cause", report.causes))
+    console.print(_counts("dead letters left, by cause", report.causes))
     for service, counts in report.seen.items():
         console.print(_counts(f"what the {service} saw", counts))
     for text in report.contradictions[:MOST]:

@@ -4,7 +4,8 @@
 
 They are a process of their own, so that they outlive the worker's SIGKILL, and write down all they do
 in files of DIRECTORY: what they saw is the measure of what the worker says it did. Which request
-meets which trouble follows from the seed and the request, not from the order of arrival.
+meets which trouble follows from the seed and the request; only when the token expires and when the
+reply service is down goes by the order of arrival.
 
 Trouble comes before a message is accepted, never between that and the answer: as the API knows no
 idempotency keys, a message whose answer was lost would be sent again, by any client.
@@ -17,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import sys
 import time
 from collections import Counter
@@ -31,8 +33,10 @@ API_LOG, FILES_LOG, REPLIES_LOG = "api.jsonl", "files.jsonl", "replies.jsonl"
 
 UNKNOWN_NUMBER = "00"
 """How the phone number ends of somebody who is not on WhatsApp."""
-EXPIRED_TOKEN = range(60, 68)
-"""The requests to the API that find the token expired."""
+FIRST_TOKEN = "first-token"
+"""The API's access token until it is renewed."""
+EXPIRED_TOKEN = range(10, 18)
+"""The messages, of those that could go out, for which the first token has expired, by order of arrival."""
 REPLIES_DOWN = range(30, 60)
 """The requests to the reply service that find it down."""
 FILE_SIZE, HUGE_FILE_SIZE = 20_000, 400_000
@@ -88,6 +92,10 @@ class Fates:
             draw -= share
         return None
 
+    def hopeless(self, id: str) -> bool:
+        """Whether no request for `id` will ever be served."""
+        return self._draw(id) < NEVER_PASSES
+
     def _draw(self, id: str) -> float:
         row, number = id.split(".")[0], int(id.split(".")[2])
         return (random.Random(f"{self._seed}:{row}").random() + number * GOLDEN) % 1
@@ -108,21 +116,29 @@ async def take_time() -> None:
 
 
 class Api:
-    """The WhatsApp Cloud API: `POST /{version}/{phone number id}/messages`."""
+    """The WhatsApp Cloud API: `POST /{version}/{phone number id}/messages`.
+
+    Its first token expires early, though not on all of its servers at once: a few messages are refused, and
+    go on being refused. `GET /{version}/oauth/access_token` gives a new one, and ends the first for good.
+    """
 
     def __init__(self, log: Log, seed: int) -> None:
         self._log = log
         self._fates = Fates(seed, API_TROUBLES)
-        self._requests = 0
+        self._token = FIRST_TOKEN
+        self._arrivals: dict[str, int] = {}
 
     async def __call__(self, request: Request) -> Response:
+        if request.path.partition("?")[0].endswith("/oauth/access_token"):
+            return self._renew()
         message = json.loads(request.body)
         id = message["biz_opaque_callback_data"]
-        self._requests += 1
-        number = self._requests
+        hopeless = message["to"].endswith(UNKNOWN_NUMBER) or self._fates.hopeless(id)
+        if not hopeless:
+            self._arrivals.setdefault(id, len(self._arrivals))
         self._log.write("request", id)
         await take_time()
-        if number in EXPIRED_TOKEN:
+        if not self._accepts(request.headers.get("authorization", ""), id):
             self._log.write("expired token", id)
             return self._error(401, 190, "Error validating access token: Session has expired")
         trouble = self._fates.trouble(id)
@@ -143,6 +159,17 @@ class Api:
             "messages": [{"id": f"wamid.{hashlib.sha256(id.encode()).hexdigest()[:16]}"}],
         }
         return Response(200, json.dumps(answer).encode())
+
+    def _accepts(self, authorization: str, id: str) -> bool:
+        """Whether the token of a request for a message is good."""
+        if authorization != f"Bearer {self._token}":
+            return False
+        return self._token != FIRST_TOKEN or self._arrivals.get(id) not in EXPIRED_TOKEN
+
+    def _renew(self) -> Response:
+        self._token = f"renewed-{secrets.token_hex(8)}"
+        self._log.write("token renewed", "")
+        return Response(200, json.dumps({"access_token": self._token, "token_type": "bearer"}).encode())
 
     def _error(self, status: int, code: int, message: str, headers: dict[str, str] | None = None) -> Response:
         body: dict[str, Any] = {

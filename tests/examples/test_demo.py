@@ -24,6 +24,8 @@ KEYS = [
     "failed",
     "dead_lettered",
     "duplicates",
+    "replayed",
+    "resolved",
     "retries",
     "interruptions",
     "crashes",
@@ -32,6 +34,7 @@ KEYS = [
     "repeated_after_crash",
     "seconds",
 ]
+EXPIRED = "error=examples.whatsapp.WhatsAppTokenExpired"
 TIMEOUT = 120.0
 
 pytestmark = pytest.mark.anyio
@@ -92,6 +95,18 @@ def test_the_accounts_balance(place: Path) -> None:
     wait_until_gone(place)
 
 
+def test_the_demo_has_the_letters_run_again_whose_cause_has_gone(place: Path) -> None:
+    """By the real command, shown with what it says; all of them succeed, and the rest stays."""
+    done = run(place)
+    account = json.loads(done.stdout)
+    assert account["replayed"] == account["resolved"] == 8
+    commands = [line for line in done.stderr.splitlines() if line.startswith("$ ")]
+    assert commands[0] == "$ jobguard dlq queues"
+    assert any(line.startswith(f"$ jobguard dlq requeue {EXPIRED}") for line in commands)
+    assert "8 requeued" in done.stderr
+    assert "examples.remote.Refused" in done.stderr
+
+
 async def test_a_server_of_the_users_is_left_as_it_was(
     place: Path, redis_client: Redis, redis_url: str
 ) -> None:
@@ -104,10 +119,10 @@ async def test_a_server_of_the_users_is_left_as_it_was(
 
 
 @contextmanager
-def demo_up_to(sign: str, place: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A demo that has just printed a line with `sign` in it; killed at the end if it still runs."""
-    demo = subprocess.Popen(
-        COMMAND,
+def demo(place: Path, *arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """A demo that runs, and the lines that it says; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
         cwd=ROOT,
         env=environment(place, **more),
         stdout=subprocess.DEVNULL,
@@ -116,31 +131,43 @@ def demo_up_to(sign: str, place: Path, **more: str) -> Iterator[subprocess.Popen
         start_new_session=True,
     )
     try:
-        assert demo.stderr is not None
-        assert any(sign in line for line in demo.stderr)
-        yield demo
+        assert process.stderr is not None
+        yield process, iter(process.stderr)
     finally:
-        demo.kill()
-        demo.communicate()
+        process.kill()
+        process.communicate()
 
 
-@pytest.mark.parametrize("sign", ["80 jobs", "worker killed"], ids=["at the start", "in the middle"])
+@contextmanager
+def demo_up_to(sign: str, place: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo that has just printed a line with `sign` in it."""
+    with demo(place, **more) as (process, lines):
+        assert any(sign in line for line in lines)
+        yield process
+
+
+@pytest.mark.parametrize(
+    "sign",
+    ["80 jobs", "worker killed", "dlq requeue"],
+    ids=["at the start", "in the middle", "in a requeue"],
+)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_ending_the_demo_leaves_nothing_behind(place: Path, how: signal.Signals, sign: str) -> None:
     """No server, no worker, no stand-in, no directory; and an exit code that says how it ended."""
-    with demo_up_to(sign, place) as demo:
-        demo.send_signal(how)
-        assert demo.wait(TIMEOUT) == (-how if how is signal.SIGKILL else 128 + how)
+    with demo_up_to(sign, place) as process:
+        process.send_signal(how)
+        assert process.wait(TIMEOUT) == (-how if how is signal.SIGKILL else 128 + how)
     wait_until_gone(place)
 
 
+@pytest.mark.parametrize("sign", ["worker killed", "dlq list"], ids=["in the middle", "after a requeue"])
 async def test_a_killed_demo_leaves_nothing_on_a_server_of_the_users(
-    place: Path, redis_client: Redis, redis_url: str
+    sign: str, place: Path, redis_client: Redis, redis_url: str
 ) -> None:
     """Its keeper outlives it, and cleans up."""
-    with demo_up_to("worker killed", place, REDIS_URL=redis_url) as demo:
+    with demo_up_to(sign, place, REDIS_URL=redis_url) as process:
         assert await redis_client.dbsize() > 0
-        demo.kill()
+        process.kill()
     wait_until_gone(place)
     assert await redis_client.keys("*") == []
 
@@ -151,3 +178,37 @@ def test_a_server_that_is_not_there_is_said_so(place: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_demo_that_is_kept_can_be_worked_on(place: Path) -> None:
+    """It says how to reach it; a requeue succeeds, since its worker goes on; Ctrl-C ends it all."""
+    settings: dict[str, str] = {}
+    with demo(place, "--keep") as (process, lines):
+        for line in lines:
+            if line.startswith("    export JOBGUARD_"):
+                name, _, value = line.removeprefix("    export ").strip().partition("=")
+                settings[name] = value
+            if "Ctrl-C" in line:
+                break
+
+        def jobguard(*arguments: str) -> str:
+            command = [sys.executable, "-m", "jobguard", "dlq", *arguments, "--queue", "whatsapp"]
+            done = subprocess.run(
+                command,
+                env={**os.environ, **settings},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=True,
+            )
+            return done.stdout.strip()
+
+        assert jobguard("count", EXPIRED) == "5"
+        jobguard("requeue", EXPIRED, "--yes")
+        deadline = time.monotonic() + TIMEOUT
+        while jobguard("count", "state=resolved") != "8":
+            assert time.monotonic() < deadline, jobguard("list", "state=all")
+        assert jobguard("count", EXPIRED) == "0"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 0
+    wait_until_gone(place)

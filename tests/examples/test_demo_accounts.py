@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from examples.demo.accounts import JobRecord, Report, Seen, draw_up
+from examples.demo.accounts import Fate, JobRecord, Replayed, Report, Seen, draw_up
 from examples.demo.orders import DOWNLOAD, INCOMING, SEND
 
 SENT = JobRecord("send.1", SEND, "note.1", ended=True, success=True, owns_success=True)
@@ -19,6 +19,8 @@ HANDLED = JobRecord("incoming.1", INCOMING, "wamid.1", ended=True, success=True,
 AGAIN = replace(HANDLED, job_id="incoming.1.again", duplicate=True, owns_success=False)
 KEPT = JobRecord("send.2", SEND, "note.2", ended=True, letter="whatsapp: HTTP 503")
 DISCARDED = JobRecord("incoming.2", INCOMING, "wamid.2", ended=True)
+MENDED = replace(KEPT, letter=None, owns_success=True, replay=Replayed("replay.2", True, True, "succeeded"))
+"""A dead letter that was run again, and then succeeded."""
 
 
 def accepted(*messages: str) -> list[dict[str, str]]:
@@ -36,8 +38,10 @@ def report(
     events: Iterable[Mapping[str, Any]] = (),
     in_flight: Collection[str] = (),
     files: Mapping[str, str] | None = None,
+    complaints: Collection[str] = (),
 ) -> Report:
-    return draw_up(jobs, Seen(list(api), list(files_log), []), events, in_flight, files or {}, 1.0)
+    seen = Seen(list(api), list(files_log), [])
+    return draw_up(jobs, seen, events, in_flight, files or {}, 1.0, complaints)
 
 
 def test_each_job_is_counted_under_what_became_of_it() -> None:
@@ -115,13 +119,64 @@ def test_a_kill_explains_nothing_of_other_jobs() -> None:
         (replace(SENT, letter="whatsapp: HTTP 503"), accepted("note.1")),
         (KEPT, accepted("note.2")),
         (HANDLED, accepted("note.9")),
+        (replace(HANDLED, replay=Replayed("replay.1", True, True, "succeeded")), []),
+        (replace(MENDED, replay=Replayed("replay.2", True, False, "succeeded")), accepted("note.2")),
+        (replace(KEPT, replay=Replayed("replay.2", True, True)), []),
+        (replace(MENDED, owns_success=False), accepted("note.2")),
     ],
-    ids=["success unrecorded", "failure recorded as success", "success kept", "sent but failed", "unknown"],
+    ids=[
+        "success unrecorded",
+        "failure recorded as success",
+        "success kept",
+        "sent but failed",
+        "unknown",
+        "success replayed",
+        "replay resolved without a success",
+        "replay succeeded and dead",
+        "replay's success unrecorded",
+    ],
 )
 def test_sources_that_disagree_are_a_contradiction(job: JobRecord, api: list[dict[str, str]]) -> None:
     """Then the numbers cannot be trusted, whatever they are."""
     made = report(job, api=api)
     assert len(made.contradictions) == 1
+    assert not made.holds
+
+
+def test_a_replay_that_succeeded_is_a_success_and_no_dead_letter() -> None:
+    """The books balance after replays as they did before."""
+    made = report(MENDED, KEPT, api=accepted("note.2"))
+    account = made.account
+    assert (account.accepted, account.succeeded, account.dead_lettered) == (2, 1, 1)
+    assert (account.replayed, account.resolved, account.lost) == (1, 1, 0)
+
+
+def test_a_replay_that_failed_again_is_a_dead_letter() -> None:
+    """With the cause that it has now."""
+    made = report(replace(KEPT, replay=Replayed("replay.2", ended=True)))
+    assert (made.account.dead_lettered, made.account.replayed, made.account.resolved) == (1, 1, 0)
+    assert made.holds
+
+
+@pytest.mark.parametrize(
+    ("resolution", "fate"), [("", Fate.LOST), ("discarded", Fate.FAILED), ("duplicate", Fate.DUPLICATE)]
+)
+def test_what_became_of_a_replay_is_what_its_letter_says(resolution: str, fate: Fate) -> None:
+    """Where it says nothing, nobody knows."""
+    assert replace(MENDED, replay=Replayed("replay.2", resolution=resolution)).fate is fate
+
+
+def test_a_replayed_message_has_gone_out_exactly_once() -> None:
+    """Not never, though its letter is resolved; and not twice."""
+    assert report(MENDED).account.lost == 1
+    assert report(MENDED, api=accepted("note.2")).holds
+    assert report(MENDED, api=accepted("note.2", "note.2")).account.delivered_twice == 1
+
+
+def test_accounts_do_not_hold_where_something_else_went_wrong() -> None:
+    """Such as a command that did not do what it was to."""
+    made = report(MENDED, api=accepted("note.2"), complaints=["jobguard dlq groups: ended with exit code 1"])
+    assert made.contradictions == ("jobguard dlq groups: ended with exit code 1",)
     assert not made.holds
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 
 from examples.demo.accounts import JobRecord, Seen, draw_up
 from examples.demo.orders import SEND
-from examples.demo.screen import plain, show
+from examples.demo.screen import Screen, plain, show
 
 
 def test_control_characters_and_markup_are_shown_and_not_obeyed() -> None:
@@ -23,6 +25,15 @@ def test_a_dead_letters_text_is_printed_as_plain_text(capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "whatsapp: [bold]\\u001b]0;owned\\u0007" in printed
+
+
+def test_a_command_is_shown_as_typed_with_all_that_it_printed() -> None:
+    """Long lines are not broken, and escapes in them not obeyed."""
+    shown = StringIO()
+    screen = Screen(shown)
+    screen.command("jobguard dlq groups")
+    screen.output(f"count  error  \n    1  {'x' * 300}\n[bold]\x1b[2J\n")
+    assert shown.getvalue() == f"$ jobguard dlq groups\ncount  error\n    1  {'x' * 300}\n[bold]\\u001b[2J\n"
 
 
 def test_accounts_that_do_not_balance_are_said_so(capsys: pytest.CaptureFixture[str]) -> None:

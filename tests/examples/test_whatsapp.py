@@ -9,7 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from examples.whatsapp import RATE_LIMITS, WhatsApp, WhatsAppBusy, WhatsAppRefused
+from examples.whatsapp import (
+    RATE_LIMITS,
+    WhatsApp,
+    WhatsAppBusy,
+    WhatsAppRefused,
+    WhatsAppTokenExpired,
+    WhatsAppUndeliverable,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +92,25 @@ async def test_a_bad_token_or_recipient_is_refused(status: int, code: int) -> No
     """Another try would meet the same answer; so would one for a code that nobody knows."""
     with pytest.raises(WhatsAppRefused, match=str(code)):
         await refusing(status, code).send_text("1", "Hello", "r")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (0, WhatsAppTokenExpired),
+        (190, WhatsAppTokenExpired),
+        (131026, WhatsAppUndeliverable),
+        (131030, WhatsAppUndeliverable),
+        (100, WhatsAppRefused),
+    ],
+)
+async def test_refusals_with_different_cures_are_different_errors(
+    code: int, kind: type[WhatsAppRefused]
+) -> None:
+    """By its error's class a dead letter is found again, when the cause has gone."""
+    with pytest.raises(WhatsAppRefused) as raised:
+        await refusing(400, code).send_text("1", "Hello", "r")
+    assert type(raised.value) is kind
 
 
 async def test_the_code_decides_over_the_status() -> None:
