@@ -12,14 +12,18 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from redis.asyncio import Redis
 
 from benchmarks.harness import in_turns
 from benchmarks.report import Bound, Line, microseconds
+from jobguard import DeadLetterQueue, Filter
+from jobguard.adapters.arq import ArqQueue
 from jobguard.job import AttemptError
 from jobguard.letters import entry_of
+from jobguard.requeueing import Status
 from jobguard.stores import RedisStore
 from jobguard.stores.commands import load_script
 from jobguard.stores.entries import pack
@@ -45,7 +49,13 @@ LONGEST = Bound(10.0)
 MEMORY = Bound(1.2)
 WRITING = Bound(1.3)
 
+REQUEUED = 20_000
+"""Letters that are requeued: all of them take the same commands, one letter's at a time."""
+SLOW = 200
+"""Microseconds of a command from which on the server notes how long it took."""
+
 QUEUE = LetterQueue("jobguard", "default")
+EVERYTHING = LetterQuery(state=None)
 TASKS = [
     f"app.{module}.{verb}"
     for module in ("mail", "billing", "search")
@@ -128,6 +138,7 @@ async def letter_questions(entries: int = ENTRIES) -> list[Line]:
         async with connect(server.url) as client:
             store = RedisStore(client)
             lines = [await _asked(client, name, ask) for name, ask in await _questions(store)]
+            lines.append(await _requeued(client, store, min(REQUEUED, entries)))
             lines.append(await _cleared(client, store))
             await store.aclose()
     each, base = ours / entries, plain / entries
@@ -212,6 +223,24 @@ async def _asked(client: Redis, name: str, ask: Ask) -> Line:
     return Line(name, f"{took:,.0f} µs", took / 1000, "ms", MILLISECOND)
 
 
+async def _requeued(client: Redis, store: RedisStore, number: int) -> Line:
+    """Put many letters' jobs into their queues, as fast as it goes; the letters are of all states then."""
+    configure: Any = client.config_set
+    await configure("slowlog-log-slower-than", SLOW)
+    await configure("slowlog-max-len", 100_000)
+    await client.slowlog_reset()
+    queue = DeadLetterQueue(store, QUEUE.name, namespace=QUEUE.namespace)
+    began = perf_counter()
+    report = await queue.requeue(Filter(), via=ArqQueue(client), limit=number, unserved=True)
+    seconds = perf_counter() - began
+    if report.counts != {Status.REQUEUED: number}:
+        raise RuntimeError(f"all {number} letters should have been requeued, not {report.counts}")
+    slow: list[dict[str, Any]] = await client.slowlog_get(100_000)
+    longest = max((entry["duration"] for entry in slow), default=SLOW)
+    what = f"longest command while {number:,} are requeued"
+    return Line(what, f"{number / seconds:,.0f} a second", longest / 1000, "ms", LONGEST)
+
+
 async def _cleared(client: Redis, store: RedisStore) -> Line:
     """Remove everything, as a caller does who clears a queue."""
     pages: list[LetterPage] = []
@@ -222,7 +251,7 @@ async def _cleared(client: Redis, store: RedisStore) -> Line:
         async def look(cursor: str | None = cursor) -> None:
             pages.append(
                 await store.letters.page(
-                    QUEUE, LetterQuery(), LARGEST_REMOVAL, cursor, oldest_first=True, texts=False
+                    QUEUE, EVERYTHING, LARGEST_REMOVAL, cursor, oldest_first=True, texts=False
                 )
             )
 
@@ -233,7 +262,7 @@ async def _cleared(client: Redis, store: RedisStore) -> Line:
 
         for step in (look, remove):
             longest = max(longest, await _duration(client, step))
-    left = await store.letters.count(QUEUE, LetterQuery())
+    left = await store.letters.count(QUEUE, EVERYTHING)
     if left:
         raise RuntimeError(f"{left} letters should have been removed with the others")
     return Line("longest command while all is cleared", f"{longest:,.0f} µs", longest / 1000, "ms", LONGEST)

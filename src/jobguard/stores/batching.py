@@ -136,8 +136,8 @@ class Batcher:
             loop.call_soon(self._depart)
         return await command.future
 
-    async def run_all(self, script: Script, runs: Iterable[tuple[bytes, ...]]) -> list[Any]:
-        """The replies of a script that runs for many keys, in one round trip.
+    async def run_all(self, runs: Iterable[tuple[Script | None, int, tuple[bytes, ...]]]) -> list[Any]:
+        """The replies of several commands, in one round trip; each is what `run` takes.
 
         Raises:
             StoreError: as `run`, for any of them, once all have an answer.
@@ -145,7 +145,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin_on(loop)
-        commands = [Command(script, 1, arguments, loop.create_future()) for arguments in runs]
+        commands = [
+            Command(script, keys, arguments, loop.create_future()) for script, keys, arguments in runs
+        ]
         self._fresh += commands
         self._unfinished += len(commands)
         loop.call_soon(self._depart)

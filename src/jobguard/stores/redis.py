@@ -122,8 +122,8 @@ class RedisStore:
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
         replies = await self._batcher.run_all(
-            _RENEW,
-            [(raw(renewal.key), raw(renewal.token), milliseconds(renewal.lease)) for renewal in renewals],
+            (_RENEW, 1, (raw(renewal.key), raw(renewal.token), milliseconds(renewal.lease)))
+            for renewal in renewals
         )
         return [reply == 1 for reply in replies]
 

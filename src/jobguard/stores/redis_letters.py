@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jobguard.stores.batching import Batcher
 from jobguard.stores.commands import load_script
@@ -57,13 +55,13 @@ class RedisLetters:
         at = b"" if arrival is None else b"%d" % checked_arrival(arrival)
         mark, tail = pack(entry)
         # The index first: a queue that nobody can find would hide its letters.
-        index = self._batcher.run(None, 0, b"SADD", _index(queue.namespace), raw(queue.name))
-        put = self._batcher.run(_PUT, 1, _stem(queue), raw(entry.id), mark, tail, at)
+        index = (None, 0, (b"SADD", _index(queue.namespace), raw(queue.name)))
+        put = (_PUT, 1, (_stem(queue), raw(entry.id), mark, tail, at))
         if self._batcher.clustered:
-            await index
-            new, dead, kind = await put
+            await self._batcher.run_all([index])
+            [(new, dead, kind)] = await self._batcher.run_all([put])
         else:
-            new, dead, kind = await _both(index, put)
+            _, (new, dead, kind) = await self._batcher.run_all([index, put])
         return Kept(new == 1, dead, kind == 1)
 
     async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
@@ -191,12 +189,3 @@ def _tally(
 ) -> Tally:
     newest = None if packed is None else unpack(text(id), packed)
     return Tally(text(value), count, int(first), int(last), tuple(map(text, tasks)), newest)
-
-
-async def _both(first: Awaitable[Any], second: Awaitable[Any]) -> Any:
-    """The second one's reply, once both have one; no error of either goes unseen."""
-    replies = await asyncio.gather(first, second, return_exceptions=True)
-    for reply in replies:
-        if isinstance(reply, BaseException):
-            raise reply
-    return replies[1]
