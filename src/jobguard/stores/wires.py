@@ -255,7 +255,7 @@ def _is_closing(connection: Any) -> bool:
     (python/cpython#136234).
     """
     writer = getattr(connection, "_writer", None)
-    return writer is not None and bool(writer.is_closing())
+    return isinstance(writer, asyncio.StreamWriter) and writer.is_closing()
 
 
 def _as_outage(error: Exception) -> Exception:
