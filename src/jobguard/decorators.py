@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from typing import Any, Literal, Never, ParamSpec, TypeVar, cast, overload
 
 from jobguard import policies
-from jobguard.dlq import check_name
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.guarding import Decorator, add_policy
 from jobguard.job import Duplicate
@@ -29,6 +28,7 @@ from jobguard.policies import (
     Retrying,
     Running,
     TimeLimit,
+    check_name,
 )
 from jobguard.stores.letters import DeadLetter
 

@@ -12,9 +12,10 @@ from jobguard.adapters.base import Requeuer
 from jobguard.arguments import NotEditable, edited
 from jobguard.browsing import COMMONEST, Group, Page, Place, Progress, Stats
 from jobguard.codec import Codec
-from jobguard.errors import InvalidType, InvalidValue, LetterRefused
+from jobguard.errors import InvalidValue, LetterRefused
 from jobguard.filters import Filter, Moment, StateName, as_filter
 from jobguard.letters import entry_of, letter_in
+from jobguard.policies import check_name
 from jobguard.policies import count as whole_number
 from jobguard.removal import OnEvict
 from jobguard.requeueing import (
@@ -160,6 +161,7 @@ class DeadLetterQueue:
         Raises:
             LetterRefused: the letter is not dead, or does not keep its arguments as JSON, or has no such
                 argument, or the value has no form in the store.
+            InvalidValue: a path is none.
         """
         while True:
             entry = await self._place.find(id)
@@ -268,7 +270,8 @@ class DeadLetterQueue:
             for id, entry in named.items():
                 if entry is None:
                     yield Requeued(id, Status.MISSING, None, "there is no such letter")
-            found = _each(entry for entry in named.values() if entry is not None)
+            entries = [entry for entry in named.values() if entry is not None]
+            found = _each(sorted(entries, key=lambda entry: entry.arrival))
         work = Requeueing(place.store, place.queue, place.codec, via, orders)
         async with aclosing(found), aclosing(work.run(found)) as outcomes:
             async for outcome in outcomes:
@@ -386,18 +389,3 @@ def _mark(until: str | None) -> int | None:
     if not (until.isascii() and until.isdigit() and len(until) <= 16):
         raise InvalidValue(f"until must be what newest() gave, not {until!r}")
     return int(until)
-
-
-def check_name(setting: str, value: object) -> str:
-    """A queue's or namespace's name: printable, without the braces that place keys in a Cluster.
-
-    Raises:
-        InvalidType, InvalidValue: it is not such a name.
-    """
-    if not isinstance(value, str):
-        raise InvalidType(f"{setting} must be a string, not {value!r}")
-    if not 0 < len(value) <= 200 or not value.isprintable() or any(c in value for c in "{} "):
-        raise InvalidValue(
-            f"{setting} must be 1 to 200 printable characters without spaces or braces, not {value!r}"
-        )
-    return value

@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from jobguard.codec import Codec
-from jobguard.dlq import DeadLetterQueue, check_name
 from jobguard.errors import InvalidType
 from jobguard.events import DefaultStoreUsed, Hook
-from jobguard.policies import choice, seconds
+from jobguard.policies import check_name, choice, seconds
 from jobguard.runtime import OnStoreError, Runtime, make_runtime
 from jobguard.stores.base import Store
 from jobguard.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from jobguard.dlq import DeadLetterQueue
 
 
 class JobGuard:
@@ -65,6 +67,8 @@ class JobGuard:
 
     def dead_letters(self, name: str = "default") -> DeadLetterQueue:
         """A dead letter queue of this guard; works outside `async with` too."""
+        from jobguard.dlq import DeadLetterQueue  # workers hardly ever need it
+
         runtime = self.runtime
         return DeadLetterQueue(runtime.store, name, namespace=runtime.namespace, codec=runtime.codec)
 

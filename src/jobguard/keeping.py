@@ -5,7 +5,6 @@ from __future__ import annotations
 import anyio
 
 from jobguard import events
-from jobguard.dlq import DeadLetterQueue
 from jobguard.errors import StoreError
 from jobguard.letters import entry_of
 from jobguard.policies import DeadLettering
@@ -72,6 +71,8 @@ def _tell(
 
 async def _evict(runtime: Runtime, queue: LetterQueue, policy: DeadLettering) -> None:
     """Remove what is too old or too much. What could not be handed to `on_evict` stays."""
+    from jobguard.dlq import DeadLetterQueue  # most queues have no bounds
+
     letters = DeadLetterQueue(runtime.store, queue.name, namespace=queue.namespace)
     try:
         number = await letters.prune(

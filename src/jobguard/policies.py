@@ -164,6 +164,21 @@ def choice(name: str, value: object, choices: tuple[C, ...]) -> C:
     raise InvalidValue(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
+def check_name(setting: str, value: object) -> str:
+    """A queue's or namespace's name: printable, without the braces that place keys in a Cluster.
+
+    Raises:
+        InvalidType, InvalidValue: it is not such a name.
+    """
+    if not isinstance(value, str):
+        raise InvalidType(f"{setting} must be a string, not {value!r}")
+    if not 0 < len(value) <= 200 or not value.isprintable() or any(c in value for c in "{} "):
+        raise InvalidValue(
+            f"{setting} must be 1 to 200 printable characters without spaces or braces, not {value!r}"
+        )
+    return value
+
+
 def exception_types(name: str, value: object) -> tuple[type[Exception], ...]:
     """An exception type or several; only those below `Exception`, since others end the worker."""
     kinds = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)

@@ -97,7 +97,11 @@ class LocalQueue:
     def _arguments(self, task: Task, job: ReplayJob) -> tuple[list[Any], dict[str, Any]]:
         try:
             value: Any = self._guard.runtime.codec.decode(job.payload)
-            args, kwargs = list(value["args"]), dict(value["kwargs"])
+            args, kwargs = value["args"], value["kwargs"]
+            if [type(args), type(kwargs)] != [list, dict] or not all(
+                isinstance(name, str) for name in kwargs
+            ):
+                raise ValueError("they are no arguments")
         except (NotEncodable, LookupError, TypeError, ValueError) as error:
             raise LetterRefused(job.replay.id, f"its arguments cannot be read here: {error}") from error
         return [*([self._ctx] if task.takes_context else []), *args], kwargs

@@ -24,12 +24,11 @@ from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.worker import Context, Entry, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
 from jobguard.codec import Codec
-from jobguard.dlq import check_name
 from jobguard.errors import InvalidType, InvalidValue
 from jobguard.events import Hook
 from jobguard.guard import JobGuard, check_codec, check_hooks, check_store
 from jobguard.guarding import Decorator, add_policy, make_wrapper
-from jobguard.policies import DAY, Duration, Policy, choice, seconds
+from jobguard.policies import DAY, Duration, Policy, check_name, choice, seconds
 from jobguard.runtime import OnStoreError
 from jobguard.stores.base import Store
 from jobguard.stores.redis import RedisStore
