@@ -49,8 +49,9 @@ _ON_DEMAND = {
 }
 """Names for those who look after dead letters, with their modules: workers start without them."""
 
+if not TYPE_CHECKING:  # type checkers are to find slips of the pen
 
-def __getattr__(name: str) -> object:
-    if name in _ON_DEMAND:
-        return getattr(import_module(_ON_DEMAND[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _ON_DEMAND:
+            return getattr(import_module(_ON_DEMAND[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
