@@ -30,7 +30,7 @@ FOREIGN = [f"-Wignore::DeprecationWarning:{module}" for module in ("arq.connecti
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL
 )
-_MARK = re.compile(r"<!-- docs: (?P<name>\w+) -->\s*\Z")
+_MARK = re.compile(r"<!-- docs: (?P<name>\w+)(?: (?P<file>[\w.]+))? -->\s*\Z")
 
 # Runs blocks as they would run in a file of their own, one after the other in one module. `await`
 # at the top of a block works as in `python -m asyncio`; all blocks of a page share the event loop.
@@ -54,12 +54,16 @@ json.dump(outputs, sys.stdout)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, text, line, and the mark above it (`server`, `fragment` or none)."""
+    """A fenced block: its language, text, line, and the mark above it (`server`, `fragment`, `file` or none).
+
+    A `file` is not run by itself: it lies, under its name, where the page's shell session runs.
+    """
 
     language: str
     text: str
     line: int
     mark: str
+    file: str
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -71,6 +75,7 @@ def blocks(page: Path) -> Iterator[Block]:
             textwrap.dedent(match["body"]),
             text.count("\n", 0, match.start()) + 2,
             "" if above is None else above["name"],
+            "" if above is None else above["file"] or "",
         )
 
 
@@ -91,6 +96,11 @@ def run(page: Path, sources: list[tuple[str, str]]) -> list[str]:
     return outputs
 
 
+def runs(block: Block) -> bool:
+    """Whether it is Python that a page runs where it stands."""
+    return block.language == "python" and block.mark not in ("fragment", "file")
+
+
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -101,9 +111,9 @@ def name_of(page: Path) -> str:
 def test_python_blocks_run_and_print_what_the_page_says(page: Path) -> None:
     """Every Python block runs, in order; a `text` block right after one is what it printed."""
     found = list(blocks(page))
-    running = [block for block in found if block.language == "python" and block.mark != "fragment"]
+    running = [block for block in found if runs(block)]
     for block in found:
-        if block.mark == "fragment" and block.language == "python":
+        if block.mark in ("fragment", "file") and block.language == "python":
             compile(block.text, f"{name_of(page)}:{block.line}", "exec", flags=0x2000, dont_inherit=True)
 
     def printed(url: str) -> list[str]:
@@ -133,30 +143,23 @@ VARIES = (
     (re.compile(r"\b\d{16}\b"), "<cursor>"),
 )
 """What is another one in each session."""
-NAMED_IN_SHELL = """
-ID=$(jobguard dlq list --queue whatsapp --limit 1 --jsonl --quiet | sed -E 's/.*"id":"([0-9a-f]+)".*/\\1/')
-KEY=$(python -c "import jobguard.keys as k; f=lambda order: 0; f.__qualname__='charge'
-print(k.compile_key(f, key='{order}', scope='charge')((7,), {}).digest)")
-"""
-"""What a page's commands mean by $ID and $KEY: the newest letter, and the key of `charge(7)`."""
 
 
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if "```console" in page.read_text("utf-8")], ids=name_of
 )
-def test_sessions_in_a_shell_print_what_the_page_says(page: Path) -> None:
+def test_sessions_in_a_shell_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
     """Every `console` block, in order, on a server where the page's Python has run: the same lines appear."""
     found = list(blocks(page))
     with EmbeddedValkey() as server:
         run(
             page,
-            [
-                (name_of(page), block.text.replace(SERVER, server.url))
-                for block in found
-                if block.language == "python"
-            ],
+            [(name_of(page), block.text.replace(SERVER, server.url)) for block in found if runs(block)],
         )
-        script = ["exec 2>&1", NAMED_IN_SHELL]
+        for block in found:
+            if block.mark == "file":
+                (tmp_path / block.file).write_text(block.text.replace(SERVER, server.url), "utf-8")
+        script = ["exec 2>&1"]
         session = "".join(block.text for block in found if block.language == "console").splitlines()
         for line in session:
             if line.startswith("$ "):
@@ -166,6 +169,7 @@ def test_sessions_in_a_shell_print_what_the_page_says(page: Path) -> None:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
             env=os.environ
             | {
                 "JOBGUARD_URL": server.url,

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, cast
 
 from jobguard.codec import Codec, clip, preview, printable
@@ -65,11 +66,20 @@ def alike(found: object, wanted: object) -> bool:
     """
     if type(found) is type(wanted):
         return found == wanted
+    if isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple)):
+        return list(cast("list[object]", found)) == list(cast("list[object]", wanted))
     if isinstance(found, bool) or isinstance(wanted, bool) or found is None or wanted is None:
         return False
     if isinstance(found, (dict, list, tuple, set, frozenset)):
         return False
-    return found == wanted or str(found) == str(wanted)
+    try:
+        if found == wanted or str(found) == str(wanted):
+            return True
+        if not isinstance(found, (int, float, Decimal)) or not isinstance(wanted, str):
+            return False
+        return found == Decimal(wanted) or found == float(wanted)  # "1.50", "1e5"
+    except (ArithmeticError, ValueError):  # no number, or one that cannot be compared
+        return False
 
 
 def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: str) -> DeadLetter:
@@ -84,8 +94,13 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     Raises:
         NotEditable: the letter does not keep its arguments as JSON, a path leads nowhere, or a value has
             no form in the store.
+        InvalidValue: a path is none.
     """
+    for path in changes:
+        checked_path(path)
     args, kwargs = _decoded(letter, codec)
+    if not changes:
+        return letter
     edits: list[Edit] = []
     at = time.time()
     for path, value in changes.items():
@@ -144,7 +159,7 @@ def _decoded(letter: DeadLetter, codec: Codec) -> tuple[list[Any], dict[str, Any
         raise NotEditable(f"its arguments are of types that are not known here: {error}") from error
     except (LookupError, TypeError) as error:
         raise NotEditable("its payload does not hold arguments") from error
-    if [type(args), type(kwargs)] != [list, dict]:
+    if [type(args), type(kwargs)] != [list, dict] or not all(isinstance(name, str) for name in kwargs):
         raise NotEditable("its payload does not hold arguments")
     return args, kwargs
 

@@ -23,25 +23,29 @@ from jobguard.leases import Held, new_token, now
 from jobguard.letters import from_text
 from jobguard.meeting import Course, course_of, took_over
 from jobguard.policies import DeadLettering, Deduplication
-from jobguard.replays import DISCARDED, DUPLICATE, SUCCEEDED, overtaken
+from jobguard.replays import DISCARDED, DUPLICATE, SUCCEEDED, is_due, letter_behind
 from jobguard.settling import OUTAGE_PAUSE, answer_or_raise, end_replay, keep_letter
 from jobguard.stores.base import ClaimReply, State, Verdict
-from jobguard.stores.letters import LetterState
+from jobguard.stores.letters import DeadLetter, LetterState
 
 
 async def open_replay(case: Case, replay: Replay) -> Answer | None:
     """See that a dead letter's replay is still to run, and how; an answer means that it is not."""
+    letter: DeadLetter | None = None
     try:
-        state = await overtaken(case.runtime.store, case.letter_queue, replay)
+        letter = await letter_behind(case.runtime.store, case.letter_queue, replay)
     except StoreError as error:
         await without_store(case, error)
-        return None
-    if state is not None:
-        case.tell(events.DuplicateSkipped, status=_STANDING[state], owner=replay.job_id)
-        return Answer(Duplicate(replay.id, _STANDING[state], replay.job_id))
+    if letter is not None and not is_due(letter, replay):
+        status = _STANDING[letter.state]
+        case.tell(events.DuplicateSkipped, status=status, owner=replay.job_id)
+        return Answer(Duplicate(replay.id, status, replay.job_id))
+    # It has a letter, and what is masked there stays masked, whatever its task says today.
     plan = case.plan
-    if plan.dead_lettering is None:  # it has a letter, whatever its task says today
-        plan = replace(plan, dead_lettering=DeadLettering(queue=replay.queue))
+    policy = plan.dead_lettering or DeadLettering(queue=replay.queue)
+    masked = () if letter is None else letter.redact
+    policy = replace(policy, redact=tuple(dict.fromkeys((*policy.redact, *masked))))
+    plan = replace(plan, dead_lettering=policy)
     if replay.force and plan.deduplication is not None:
         plan = replace(plan, deduplication=replace(plan.deduplication, done="run", running="defer"))
     case.plan = plan

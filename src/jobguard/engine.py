@@ -85,7 +85,8 @@ async def carry_through(case: Case, error: Exception | None = None) -> object:
     except PayloadMismatch as error:
         if case.delivery.replay is not None:
             # It is not the work that the other has done, so its letter waits for somebody to look at it.
-            await keep_letter(case, letter_of(case, DeadLettering(), error, error, "not_retryable"))
+            policy = case.plan.dead_lettering or DeadLettering()
+            await keep_letter(case, letter_of(case, policy, error, error, "not_retryable"))
         raise
     except GeneratorExit:
         raise  # closed unfinished, where there may be no event loop to ask about anything

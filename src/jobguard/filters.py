@@ -7,7 +7,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Literal, cast
 
 from jobguard.arguments import alike, arguments_of, checked_path, value_at
@@ -23,7 +24,9 @@ Attempts = int | tuple[int | None, int | None]
 
 MICROSECONDS = 1_000_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
+_AGO = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([smhdw])")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _ARGUMENT = "arg."
 
 
@@ -113,7 +116,8 @@ class Filter:
     @property
     def relative(self) -> bool:
         """Whether the store must be asked what time it is."""
-        return any(isinstance(_moment("", each), timedelta) for each in (self.since, self.until) if each)
+        moments = [_moment("", each) for each in (self.since, self.until) if each is not None]
+        return any(isinstance(each, timedelta) for each in moments)
 
     def query(self, now: int) -> LetterQuery:
         """What a store is asked. `now`: its time, in microseconds."""
@@ -148,11 +152,11 @@ class Filter:
     def __str__(self) -> str:
         """The terms that say the same; a shell can read them."""
         terms = [
-            f"{each.name}={_written(getattr(self, each.name))}"
+            f"{each.name}={_setting(getattr(self, each.name))}"
             for each in fields(self)
             if each.name != "arguments" and getattr(self, each.name) not in (None, each.default)
         ]
-        terms += [f"{_ARGUMENT}{path}={_written(value)}" for path, value in self.arguments.items()]
+        terms += [f"{_ARGUMENT}{path}={_argument(value)}" for path, value in self.arguments.items()]
         return shlex.join(terms)
 
 
@@ -173,7 +177,10 @@ def ago(name: str, value: object) -> timedelta:
         found = _AGO.fullmatch(value)
         if found is None:
             raise InvalidValue(f"{name} must be a length of time such as 30m, 2h or 7d, not {value!r}")
-        value = float(found[1]) * _UNITS[found[2]]
+        try:
+            return int(Decimal(found[1]) * _UNITS[found[2]] * MICROSECONDS) * _MICROSECOND
+        except OverflowError:
+            raise InvalidValue(f"{name} must be a length of time, not {value!r}") from None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             value = timedelta(seconds=value)
@@ -207,12 +214,12 @@ def _moment(name: str, value: object) -> timedelta | datetime:
             return ago(name, value)
         try:
             parsed = datetime.fromisoformat(value)
-        except ValueError:
+            return parsed.astimezone() if parsed.tzinfo is None else parsed
+        except (ValueError, OverflowError, OSError):  # no date, or one that no clock here can show
             raise InvalidValue(
                 f"{name} must be so long ago, such as 30m, 2h or 7d, or a date and time such as "
                 f"2026-11-24T09:00, not {value!r}"
             ) from None
-        return parsed.astimezone() if parsed.tzinfo is None else parsed
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidValue(f"{name} must have a time zone, which {value!r} lacks; add tzinfo=UTC")
@@ -226,8 +233,8 @@ def microseconds(value: Moment, now: int) -> int:
     """A time on the store's clock. `now`: what it shows."""
     moment = _moment("", value)
     if isinstance(moment, timedelta):
-        return max(now - int(moment.total_seconds() * MICROSECONDS), 0)
-    return max(int(moment.timestamp() * MICROSECONDS), 0)
+        return max(now - moment // _MICROSECOND, 0)
+    return max((moment - _EPOCH) // _MICROSECOND, 0)
 
 
 def _state(value: object) -> LetterState | None:
@@ -278,20 +285,33 @@ _READ: dict[str, Callable[[str], object]] = {
 
 
 def _value(text: str) -> object:
-    """What somebody means by a text: JSON if it is any, else the text."""
+    """What somebody means by a text: JSON if it is any, else the text.
+
+    A number that JSON would write in another way stays text: `1.50` and `1e5` may be names.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return text
+    return text if type(value) in (int, float) and str(value) != text else value
 
 
-def _written(value: object) -> str:
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _setting(value: object) -> str:
+    """A setting's value as its term has it."""
     if isinstance(value, tuple):
         return "..".join("" if each is None else str(each) for each in cast("tuple[object, ...]", value))
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}s"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, str):
-        return json.dumps(value) if _value(value) != value else value
+        seconds, rest = divmod(value // _MICROSECOND, MICROSECONDS)
+        return f"{seconds}.{rest:06}s" if rest else f"{seconds}s"
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _argument(value: object) -> str:
+    """An argument's value as its term has it."""
+    if isinstance(value, str) and _value(value) == value:
+        return value
     return json.dumps(value, default=str)

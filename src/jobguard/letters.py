@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import socket
 import time
@@ -209,7 +210,8 @@ def _checked(name: str, value: Any) -> object:
 
 
 def _of(kind: type | tuple[type, ...], name: str, value: Any) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    odd = isinstance(value, bool) and kind is not bool
+    if odd or not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
         raise TypeError(f"{name} is {clip(repr(value), 60)}")
     return value
 

@@ -56,35 +56,35 @@ async def prune(
     if older_than is None and keep is None:
         raise InvalidValue("older_than and keep must not both be None: say what is to go")
     letters = place.store.letters
-    totals = await letters.totals(place.queue)
-    most = 0
+    until = -1
     if older_than is not None:
-        until = microseconds(ago("older_than", older_than), totals.now)
-        most = await letters.count(place.queue, query._replace(until=until))
-    if keep is not None:
-        spare = await letters.count(place.queue, query) - whole_number("keep", keep, least=0)
-        most = max(most, spare)
+        until = microseconds(ago("older_than", older_than), (await letters.totals(place.queue)).now)
+    least = None if keep is None else whole_number("keep", keep, least=0)
+
+    async def spare() -> int:
+        return 0 if least is None else await letters.count(place.queue, query) - least
+
     if dry_run:
-        return most
-    removed = looked_at = 0
+        old = 0 if older_than is None else await letters.count(place.queue, query._replace(until=until))
+        return max(old, await spare(), 0)
+    removed = 0
     cursor: str | None = None
-    while looked_at < most:
+    while True:
         page = await letters.page(
-            place.queue,
-            query,
-            min(LARGEST_REMOVAL, most - looked_at),
-            cursor,
-            oldest_first=True,
-            texts=on_evict is not None,
+            place.queue, query, LARGEST_REMOVAL, cursor, oldest_first=True, texts=on_evict is not None
         )
-        if on_evict is not None and page.entries:
-            on_evict([letter_in(entry) for entry in page.entries])
-        meant = [(entry.id, entry.revision) for entry in page.entries]
-        removed += sum(await letters.remove(place.queue, meant, evicted=True))
-        looked_at += len(page.entries)
-        if progress is not None:
-            progress(removed)
+        # Counted after the page: what others have removed since is in the page, and not too much any more.
+        much = await spare()
+        meant = [
+            entry for number, entry in enumerate(page.entries) if number < much or entry.arrival <= until
+        ]
+        if on_evict is not None and meant:
+            on_evict([letter_in(entry) for entry in meant])
+        if meant:
+            named = [(entry.id, entry.revision) for entry in meant]
+            removed += sum(await letters.remove(place.queue, named, evicted=True))
+            if progress is not None:
+                progress(removed)
         cursor = page.cursor
-        if cursor is None:
-            break
-    return removed
+        if cursor is None or len(meant) < len(page.entries):
+            return removed

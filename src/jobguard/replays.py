@@ -25,16 +25,19 @@ replaying: ContextVar[Replay | None] = ContextVar("jobguard_replay", default=Non
 """Set by an adapter around the call of a task, for what a task writes down by itself."""
 
 
-async def overtaken(store: Store, queue: LetterQueue, replay: Replay) -> LetterState | None:
-    """What has become of a letter whose replay is not to run any more; None = it is to run.
+async def letter_behind(store: Store, queue: LetterQueue, replay: Replay) -> DeadLetter | None:
+    """The letter that a replay runs again; None = it has gone.
 
     A letter that has gone can tell nothing: its replay runs as an ordinary job.
     """
     entry = await store.letters.get(queue, replay.id)
-    if entry is None:
-        return None
-    letter = letter_in(entry)
-    return None if is_due(letter, replay) else letter.state
+    return None if entry is None else letter_in(entry)
+
+
+async def overtaken(store: Store, queue: LetterQueue, replay: Replay) -> LetterState | None:
+    """What has become of a letter whose replay is not to run any more; None = it is to run."""
+    letter = await letter_behind(store, queue, replay)
+    return None if letter is None or is_due(letter, replay) else letter.state
 
 
 def is_due(letter: DeadLetter, replay: Replay) -> bool:

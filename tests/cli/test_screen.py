@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from jobguard.cli.screen import CELL_LIMIT, Screen
 from tests.cli.conftest import Desk
@@ -43,11 +44,35 @@ def test_shows_hostile_texts_as_text(text: str, narrow: Screen, capsys: pytest.C
     assert "plain" in out
 
 
-@settings(deadline=None)  # how long it takes is the machine's affair
-@given(texts=st.lists(st.text(), min_size=1, max_size=5), columns=st.integers(1, 3))
-def test_any_text_is_shown(texts: list[str], columns: int) -> None:
-    """No text makes a table fail."""
-    Screen(color=False).table(["x"] * columns, [[text] * columns for text in texts])
+ANY = st.text(st.characters(exclude_categories=())) | st.sampled_from(HOSTILE)
+"""Texts of whatever characters, lone surrogates too."""
+COLUMNS = ["id", "failed", "state", "task", "error"]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the machine's affair
+@given(rows=st.lists(st.tuples(ANY, ANY, ANY, ANY, ANY), max_size=3), width=st.integers(40, 200) | st.none())
+def test_any_text_is_shown(
+    rows: list[tuple[str, ...]], width: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No text makes a table fail, steers the terminal, or makes a row of a list more than a line."""
+    screen = Screen(color=False, width=width)
+    screen.table(COLUMNS, rows)
+    out, _ = capsys.readouterr()
+    assert not STEERING.search(out)
+    assert len(out.splitlines()) == len(rows) + 1
+    assert width is None or max(map(cell_len, out.splitlines())) <= width
+    screen.fields(dict(zip(COLUMNS, rows[0], strict=True)) if rows else {})
+    assert not STEERING.search(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("width", [1, 10, 40])
+def test_a_terminal_may_be_narrow(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of all columns is cut to what there is."""
+    columns = ("count", "error", "tasks", "first seen", "last seen", "sample", "fingerprint")
+    Screen(color=False, width=width).table(
+        columns, [(1, "x" * 50, "y" * 50, "t" * 19, "t" * 19, "i" * 24, "f" * 16)]
+    )
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_keeps_markup_of_rich_as_it_is(narrow: Screen, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +93,15 @@ def test_cuts_long_cells(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_hostile_letter_is_listed_and_shown(desk: Desk) -> None:
     """From the job to the screen, no control character of a message gets through."""
     (id,) = desk.fill("\x1b]0;owned\x07 [/nothing] \u202e \r\n gone")
-    for ended in (desk("dlq", "list"), desk("dlq", "get", id), desk("dlq", "stats")):
+    reading = [
+        ("list",),
+        ("get", id),
+        ("stats",),
+        ("groups",),
+        ("remove", id, "--dry-run"),
+        ("clear", "--dry-run"),
+    ]
+    for command in reading:
+        ended = desk("dlq", *command)
         assert ended.code == 0
         assert not STEERING.search(ended.out)

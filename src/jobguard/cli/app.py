@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from jobguard import __version__
-from jobguard.cli import dlq, doctor, job
+from jobguard.cli import dlq, doctor, exchange, job, removal, requeue, watch
+from jobguard.cli.calling import Command
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.screen import Screen
 from jobguard.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -23,8 +25,33 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(dlq.commands, name="dlq")
-app.add_typer(job.commands, name="job")
+
+
+def _add(name: str, help: str, *commands: Command) -> None:
+    group = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None)
+    for command in commands:
+        command.add_to(group)
+    app.add_typer(group, name=name)
+
+
+_add(
+    "dlq",
+    "Work through dead letter queues: read, requeue, remove, export and import.",
+    dlq.count,
+    dlq.list_,
+    dlq.get,
+    dlq.groups,
+    dlq.stats,
+    dlq.queues,
+    watch.watch,
+    requeue.requeue,
+    removal.remove,
+    removal.clear,
+    removal.prune,
+    exchange.export_,
+    exchange.import_file,
+)
+_add("job", "What the store knows of a deduplication key.", job.get, job.forget)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
@@ -63,6 +90,9 @@ def run(arguments: Sequence[str]) -> int:
         return Exit.FAILED
     except StoreError as error:
         screen.complain(f"{error}; is it a Redis or Valkey, with this user's password and rights?")
+        return Exit.FAILED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is written at exit
         return Exit.FAILED
     except OSError as error:
         screen.complain(f"the output could not be written: {error}")

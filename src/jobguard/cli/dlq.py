@@ -1,361 +1,126 @@
-"""`jobguard dlq`: read and tidy dead letter queues."""
+"""`jobguard dlq`: what is in dead letter queues."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
-from jobguard.cli.options import (
-    DEFAULT_URL,
-    AsJson,
-    AsLines,
-    DryRun,
-    Form,
-    Namespace,
-    NoColor,
-    Queue,
-    Quiet,
-    Url,
-    Where,
-    Yes,
-    check_somebody_is_there,
-    confirm,
-    form_of,
-    make_screen,
-    opened_queue,
-    run,
-)
-from jobguard.cli.screen import Screen, hour, moment
-from jobguard.codec import clip
-from jobguard.dlq import DeadLetterQueue
-from jobguard.stores.letters import DeadLetter
+from jobguard.cli.options import Form
+from jobguard.cli.progress import Progress
+from jobguard.cli.screen import Screen, moment
+from jobguard.cli.selection import Ids, Terms, counted, end_with_missing, found_by
+from jobguard.dlq import Group
+from jobguard.filters import Filter, checked_moment
+from jobguard.stores.letters import DeadLetter, LetterQueue, Totals
 
-commands: typer.Typer = typer.Typer(
-    help="Read and tidy dead letter queues.", no_args_is_help=True, rich_markup_mode=None
-)
-
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of letters.", show_default=False)]
-
-BATCH = 500
-"""Letters read in one go where all are looked at."""
-COMMONEST = 20
+ROWS = 20
 """Rows of a table of counts."""
-LINE_LIMIT = 200
-"""Characters of a letter's line."""
+STATES = ("dead", "requeued", "resolved")
 
 
-@commands.command(epilog="Example: jobguard dlq count --queue whatsapp --fail-over 0")
+@command("count", "jobguard dlq count error=TimeoutError since=2h --queue whatsapp --fail-over 0")
 def count(
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    queue: Queue = "default",
+    call: Call,
+    terms: Terms = None,
     fail_over: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Exit with 6 if there are more than N.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
-    """How many letters a queue holds."""
-    run(_count, make_screen(), Where(url, namespace, queue), fail_over, as_json)
+    """How many letters there are: those that are dead, or that a filter means."""
+    call.run(_count, Filter.parse(terms or ()), fail_over)
 
 
-async def _count(screen: Screen, where: Where, fail_over: int | None, as_json: bool) -> None:
-    async with opened_queue(where) as letters:
-        number = await letters.count()
-        await _warn_of_slips(screen, letters, number)
-    if as_json:
-        screen.json({"queue": where.queue, "count": number})
-    else:
-        screen.line(str(number))
+async def _count(call: Call, asked: Filter, fail_over: int | None) -> None:
+    async with call.opened() as opened:
+        with Progress(call.screen, "counting") as progress:
+            number = await opened.letters.count(asked, progress=progress)
+        await call.warn_of_slips(opened.letters, number)
+    if not call.tell({"queue": call.queue, "filter": str(asked), "count": number}):
+        call.screen.line(str(number))
     if fail_over is not None and number > fail_over:
-        raise Ended(Exit.THRESHOLD, f"{_letters(number)} are more than {fail_over}")
+        raise Ended(Exit.THRESHOLD, f"{counted(number)} are more than {fail_over}")
 
 
-@commands.command(epilog="Example: jobguard dlq queues --json")
-def queues(url: Url = DEFAULT_URL, namespace: Namespace = "jobguard", as_json: AsJson = False) -> None:
-    """Every queue that has held a letter, and how many it holds now."""
-    run(_queues, make_screen(), Where(url, namespace), as_json)
+@command("queues", "jobguard dlq queues --json", queue=False)
+def queues(call: Call) -> None:
+    """Every queue that has held a letter, and how many of each state it holds now."""
+    call.run(_queues)
 
 
-async def _queues(screen: Screen, where: Where, as_json: bool) -> None:
-    async with opened_queue(where) as letters:
-        found = {name: await letters.named(name).count() for name in await letters.queues()}
-    if as_json:
-        screen.json([{"queue": name, "count": number} for name, number in found.items()])
-    else:
-        screen.table(("queue", "letters"), found.items())
+async def _queues(call: Call) -> None:
+    async with call.opened() as opened:
+        found: dict[str, Totals] = {}
+        for name in await opened.letters.queues():
+            found[name] = await opened.store.letters.totals(LetterQueue(call.namespace, name))
+    values: list[dict[str, object]] = [
+        {"queue": name, "dead": totals.dead, "requeued": totals.requeued, "resolved": totals.resolved}
+        for name, totals in found.items()
+    ]
+    if not call.tell_each(values):
+        call.screen.table(("queue", *STATES), [list(value.values()) for value in values])
 
 
-@commands.command("list", epilog="Example: jobguard dlq list --queue whatsapp --limit 20")
+@command("list", "jobguard dlq list error=TimeoutError since=2h arg.to=Ada --limit 20", alias="ls")
 def list_(
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    queue: Queue = "default",
+    call: Call,
+    terms: Terms = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Letters to show.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
-    as_json: AsJson = False,
-    as_lines: AsLines = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
 ) -> None:
-    """A queue's letters, newest first."""
-    form = form_of(as_json, as_lines)
-    screen = make_screen(quiet=quiet, no_color=no_color)
-    run(_list, screen, Where(url, namespace, queue), limit, cursor, form)
+    """Letters, newest first: those that are dead, or that a filter means."""
+    call.run(_list, Filter.parse(terms or ()), limit, cursor)
 
 
-commands.command("ls", hidden=True)(list_)
-
-
-async def _list(screen: Screen, where: Where, limit: int, cursor: str | None, form: Form) -> None:
-    async with opened_queue(where) as letters:
-        page = await letters.list(limit, cursor)
-        await _warn_of_slips(screen, letters, len(page.entries))
-    if form is Form.JSON:
-        screen.json({"entries": [asdict(letter) for letter in page.entries], "cursor": page.cursor})
+async def _list(call: Call, asked: Filter, limit: int, cursor: str | None) -> None:
+    async with call.opened() as opened:
+        page = await opened.letters.list(limit, cursor, filter=asked)
+        await call.warn_of_slips(opened.letters, len(page.entries))
+    if call.form is Form.JSON:
+        call.screen.json({"entries": [asdict(letter) for letter in page.entries], "cursor": page.cursor})
         return
-    if form is Form.LINES:
-        for letter in page.entries:
-            screen.json(asdict(letter))
+    if call.form is Form.LINES:
+        call.tell_each([asdict(letter) for letter in page.entries])
     else:
-        screen.table(
-            ("id", "failed", "task", "error"),
-            [
-                (
-                    letter.id,
-                    moment(letter.failed_at, zone=False),
-                    letter.task,
-                    f"{letter.error_type}: {letter.error_message}",
-                )
-                for letter in page.entries
-            ],
-        )
+        _table(call.screen, page.entries, with_state=asked.state == "all")
     if page.cursor is not None:
-        screen.say(f"more: --cursor {page.cursor}")
+        call.screen.say(f"more: --cursor {page.cursor}")
 
 
-@commands.command(epilog="Example: jobguard dlq get 4f0c… --json")
-def get(
-    ids: Ids,
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    queue: Queue = "default",
-    as_json: AsJson = False,
-    as_lines: AsLines = False,
-    no_color: NoColor = False,
-) -> None:
-    """All that is known of some letters."""
-    form = form_of(as_json, as_lines)
-    run(_get, make_screen(no_color=no_color), Where(url, namespace, queue), _once(ids), form)
+def _table(screen: Screen, letters: Iterable[DeadLetter], *, with_state: bool) -> None:
+    columns = ("id", "failed", *(["state"] if with_state else []), "task", "error")
+    rows = [
+        (
+            letter.id,
+            moment(letter.failed_at, zone=False),
+            *([letter.state.value] if with_state else []),
+            letter.task,
+            f"{letter.error_type}: {letter.error_message}",
+        )
+        for letter in letters
+    ]
+    screen.table(columns, rows)
 
 
-async def _get(screen: Screen, where: Where, ids: list[str], form: Form) -> None:
-    async with opened_queue(where) as letters:
-        found = await _find(letters, ids)
-    if form is Form.JSON:
-        screen.json([asdict(letter) for letter in found.values()])
-    elif form is Form.LINES:
-        for letter in found.values():
-            screen.json(asdict(letter))
-    else:
+@command("get", "jobguard dlq get 4f0c… --json")
+def get(call: Call, ids: Ids) -> None:
+    """All that is known of some letters, what was changed and when they were run again too."""
+    call.run(_get, list(dict.fromkeys(ids)))
+
+
+async def _get(call: Call, ids: list[str]) -> None:
+    async with call.opened() as opened:
+        found = await found_by(opened.letters, ids)
+    if not call.tell_each([asdict(letter) for letter in found.values()]):
         for place, letter in enumerate(found.values()):
             if place:
-                screen.line("")
-            _show(screen, letter)
-    _end_with_missing(ids, found, where.queue)
-
-
-@commands.command(epilog="Example: jobguard dlq stats --queue whatsapp --json")
-def stats(
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    queue: Queue = "default",
-    as_json: AsJson = False,
-    no_color: NoColor = False,
-) -> None:
-    """What a queue's letters have in common: by task, by error, by reason, by hour. Reads them all."""
-    run(_stats, make_screen(no_color=no_color), Where(url, namespace, queue), as_json)
-
-
-async def _stats(screen: Screen, where: Where, as_json: bool) -> None:
-    tasks: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    hours: Counter[str] = Counter()
-    async with opened_queue(where) as letters:
-        async for letter in _all(letters):
-            tasks[letter.task] += 1
-            errors[letter.error_type] += 1
-            reasons[letter.reason] += 1
-            hours[hour(letter.failed_at)] += 1
-        await _warn_of_slips(screen, letters, tasks.total())
-    if as_json:
-        groups = {"tasks": tasks, "errors": errors, "reasons": reasons, "hours": hours}
-        screen.json({"queue": where.queue, "count": tasks.total(), **groups})
-        return
-    screen.line(_letters(tasks.total()))
-    for title, counts in (("task", tasks), ("error", errors), ("reason", reasons)):
-        if counts:
-            screen.line("")
-            screen.table((title, "letters"), counts.most_common(COMMONEST))
-    if hours:
-        screen.line("")
-        screen.table(("hour (UTC)", "letters"), sorted(hours.items())[-COMMONEST:])
-
-
-@commands.command(epilog="Example: jobguard dlq remove 4f0c… 91aa… --yes")
-def remove(
-    ids: Ids,
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    queue: Queue = "default",
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Remove letters for good."""
-    screen, where = make_screen(quiet=quiet), Where(url, namespace, queue)
-    if dry_run:
-        run(_would_remove, screen, where, _once(ids), as_json)
-        return
-    if not yes:
-        check_somebody_is_there(screen)
-        confirm(screen, run(_ask_to_remove, screen, where, _once(ids)))
-    run(_remove, screen, where, _once(ids), as_json)
-
-
-commands.command("rm", hidden=True)(remove)
-
-
-async def _would_remove(screen: Screen, where: Where, ids: list[str], as_json: bool) -> None:
-    async with opened_queue(where) as letters:
-        found = await _find(letters, ids)
-    if as_json:
-        screen.json({"queue": where.queue, "dry_run": True, "removed": [], "found": list(found)})
-    else:
-        for letter in found.values():
-            screen.line(f"would remove {_in_a_line(letter)}")
-    _end_with_missing(ids, found, where.queue)
-
-
-async def _ask_to_remove(screen: Screen, where: Where, ids: list[str]) -> str:
-    """Show what is meant; the question."""
-    async with opened_queue(where) as letters:
-        found = await _find(letters, ids)
-    if not found:
-        _end_with_missing(ids, found, where.queue)
-    for letter in found.values():
-        screen.say(f"  {_in_a_line(letter)}")
-    return f"Remove {_letters(len(found))} of queue {where.queue!r} for good?"
-
-
-async def _remove(screen: Screen, where: Where, ids: list[str], as_json: bool) -> None:
-    async with opened_queue(where) as letters:
-        removed = [id for id in ids if await letters.remove(id)]
-    if as_json:
-        screen.json({"queue": where.queue, "dry_run": False, "removed": removed, "found": removed})
-    else:
-        screen.say(f"removed {_letters(len(removed))}")
-    _end_with_missing(ids, removed, where.queue)
-
-
-@commands.command(epilog="Example: jobguard dlq clear --queue whatsapp")
-def clear(
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    queue: Queue = "default",
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Remove every letter that a queue holds now. Asks for the queue's name."""
-    screen, where = make_screen(quiet=quiet), Where(url, namespace, queue)
-    if dry_run:
-        run(_would_clear, screen, where, as_json)
-    elif yes:
-        run(_clear, screen, where, None, as_json)
-    else:
-        check_somebody_is_there(screen)
-        newest = run(_look, screen, where)
-        confirm(screen, "Type the queue's name to remove them all for good", queue)
-        run(_clear, screen, where, newest, as_json)
-
-
-async def _would_clear(screen: Screen, where: Where, as_json: bool) -> None:
-    async with opened_queue(where) as letters:
-        number, lines = await _groups(letters)
-    if as_json:
-        screen.json({"queue": where.queue, "dry_run": True, "removed": 0, "found": number})
-    else:
-        screen.line(f"queue {where.queue!r} holds {_letters(number)}")
-        for line in lines:
-            screen.line(line)
-
-
-async def _look(screen: Screen, where: Where) -> str | None:
-    """Show what is meant; the mark of the newest letter that is."""
-    async with opened_queue(where) as letters:
-        newest = await letters.newest()
-        number, lines = await _groups(letters)
-    if newest is None:
-        raise Ended(Exit.NOT_FOUND, f"queue {where.queue!r} holds no letter")
-    screen.say(f"queue {where.queue!r} holds {_letters(number)}")
-    for line in lines:
-        screen.say(line)
-    return newest
-
-
-async def _clear(screen: Screen, where: Where, until: str | None, as_json: bool) -> None:
-    async with opened_queue(where) as letters:
-        removed = await letters.clear(until)
-        await _warn_of_slips(screen, letters, removed)
-    if as_json:
-        screen.json({"queue": where.queue, "dry_run": False, "removed": removed, "found": removed})
-    else:
-        screen.say(f"removed {_letters(removed)}")
-
-
-async def _all(letters: DeadLetterQueue) -> AsyncIterator[DeadLetter]:
-    """Every letter of a queue, newest first, read in batches."""
-    cursor: str | None = None
-    while True:
-        page = await letters.list(BATCH, cursor)
-        for letter in page.entries:
-            yield letter
-        cursor = page.cursor
-        if cursor is None:
-            return
-
-
-async def _find(letters: DeadLetterQueue, ids: list[str]) -> dict[str, DeadLetter]:
-    found = {id: await letters.get(id) for id in ids}
-    return {id: letter for id, letter in found.items() if letter is not None}
-
-
-async def _groups(letters: DeadLetterQueue) -> tuple[int, list[str]]:
-    """How many letters there are, and a line for each of the commonest ways in which they failed."""
-    ways: Counter[str] = Counter()
-    async for letter in _all(letters):
-        ways[f"{letter.task}: {letter.error_type}"] += 1
-    lines = [f"  {number:>7}  {way}" for way, number in ways.most_common(COMMONEST)]
-    return ways.total(), lines
-
-
-async def _warn_of_slips(screen: Screen, letters: DeadLetterQueue, number: int) -> None:
-    """Say that an empty queue has never been one: its name may be a slip of the pen."""
-    if number == 0:
-        known = await letters.queues()
-        if letters.name not in known:
-            screen.say(
-                f"no queue {letters.name!r} has ever held a letter here; those that have: "
-                f"{', '.join(known) or 'none (is --namespace right?)'}"
-            )
+                call.screen.line("")
+            _show(call.screen, letter)
+    end_with_missing(ids, found, call.queue)
 
 
 def _show(screen: Screen, letter: DeadLetter) -> None:
@@ -364,28 +129,107 @@ def _show(screen: Screen, letter: DeadLetter) -> None:
         shown[name] = moment(shown[name])
     shown["enqueued"] = moment(shown.pop("enqueued_ms") / 1000) if letter.enqueued_ms else None
     shown["job_queue"] = shown.pop("queue")
+    shown["state"] = f"{letter.state} ({letter.resolution})" if letter.resolution else letter.state.value
+    del shown["resolution"]
+    for name in ("parameters", "redact"):
+        shown[name] = ", ".join(shown[name])
+    shown["imported"] = "yes" if letter.imported else None
     shown["attempts"] = "".join(
         f"\n{each.attempt}. {moment(each.at)}  {each.type}: {each.message}" for each in letter.attempts
+    )
+    shown["edits"] = "".join(
+        f"\n{moment(each.at)}  {each.path}: {each.before} -> {each.after}{_by(each.by)}"
+        for each in letter.edits
+    )
+    shown["replays"] = "".join(
+        f"\n{each.number}. {moment(each.at)}  as job {each.job_id}{_by(each.by)}" for each in letter.replays
     )
     shown["causes"] = "".join(f"\n{cause}" for cause in letter.causes)
     shown["traceback"] = f"\n{letter.traceback.rstrip()}" if letter.traceback else None
     screen.fields({name: value for name, value in shown.items() if value not in (None, "")})
 
 
-def _in_a_line(letter: DeadLetter) -> str:
-    return clip(f"{letter.id}  {letter.task}  {letter.error_type}: {letter.error_message}", LINE_LIMIT)
+def _by(name: str) -> str:
+    return f", by {name}" if name else ""
 
 
-def _letters(number: int) -> str:
-    return f"{number} letter{'' if number == 1 else 's'}"
+@command("groups", "jobguard dlq groups since=24h --queue whatsapp")
+def groups(
+    call: Call,
+    terms: Terms = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Groups to show.")] = ROWS,
+) -> None:
+    """The causes of which most letters are: the same error, raised at the same place."""
+    call.run(_groups, Filter.parse(terms or ()), limit)
 
 
-def _once(ids: list[str]) -> list[str]:
-    return list(dict.fromkeys(ids))
+async def _groups(call: Call, asked: Filter, limit: int) -> None:
+    async with call.opened() as opened:
+        with Progress(call.screen, "counting") as progress:
+            found = await opened.letters.groups(asked, limit, progress=progress)
+        await call.warn_of_slips(opened.letters, len(found))
+    if not call.tell_each([_group(group) for group in found]):
+        call.screen.table(
+            ("count", "error", "tasks", "first seen", "last seen", "sample", "fingerprint"),
+            [
+                (
+                    group.count,
+                    _error_of(group),
+                    ", ".join(group.tasks),
+                    moment(group.first_seen, zone=False),
+                    moment(group.last_seen, zone=False),
+                    "" if group.sample is None else group.sample.id,
+                    group.fingerprint,
+                )
+                for group in found
+            ],
+        )
 
 
-def _end_with_missing(ids: list[str], found: Collection[str], queue: str) -> None:
-    missing = [id for id in ids if id not in found]
-    if missing:
-        code = Exit.PARTIAL if found else Exit.NOT_FOUND
-        raise Ended(code, f"queue {queue!r} has no letter {', '.join(missing)}")
+def _group(group: Group) -> dict[str, object]:
+    return {
+        "count": group.count,
+        "error": _error_of(group),
+        "tasks": list(group.tasks),
+        "first_seen": group.first_seen,
+        "last_seen": group.last_seen,
+        "sample": None if group.sample is None else group.sample.id,
+        "fingerprint": group.fingerprint,
+    }
+
+
+def _error_of(group: Group) -> str:
+    return "" if group.sample is None else group.sample.error_type
+
+
+@command("stats", "jobguard dlq stats --queue whatsapp --since 24h --json")
+def stats(
+    call: Call,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only letters that came since: 24h, 7d, 2026-11-24T09:00."),
+    ] = None,
+) -> None:
+    """A queue in numbers: by state, and its dead letters by task, by error and by hour."""
+    if since is not None:
+        checked_moment("--since", since)
+    call.run(_stats, since)
+
+
+async def _stats(call: Call, since: str | None) -> None:
+    async with call.opened() as opened:
+        found = await opened.letters.stats(since)
+        await call.warn_of_slips(opened.letters, found.dead + found.requeued + found.resolved)
+    if call.tell({"queue": call.queue, "since": since, **asdict(found)}):
+        return
+    screen = call.screen
+    screen.table((*STATES, "evicted"), [(found.dead, found.requeued, found.resolved, found.evicted)])
+    if since is not None:
+        screen.line(f"{found.count} dead since {since}")
+    for title, counts in (("task", found.tasks), ("error", found.errors)):
+        if counts:
+            screen.line("")
+            screen.table((title, "letters"), list(counts.items())[:ROWS])
+    if found.hours:
+        screen.line("")
+        screen.table(("hour (UTC)", "letters"), found.hours.items())

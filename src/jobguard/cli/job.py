@@ -6,27 +6,12 @@ from typing import Annotated
 
 import typer
 
+from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
-from jobguard.cli.options import (
-    DEFAULT_URL,
-    AsJson,
-    Namespace,
-    NoColor,
-    Quiet,
-    Url,
-    Yes,
-    confirm,
-    make_screen,
-    opened_store,
-    run,
-)
-from jobguard.cli.screen import Screen
+from jobguard.cli.options import opened_store
 from jobguard.dlq import check_name
+from jobguard.history import unpack
 from jobguard.stores.base import Record, State
-
-commands: typer.Typer = typer.Typer(
-    help="What the store knows of a deduplication key.", no_args_is_help=True, rich_markup_mode=None
-)
 
 Key = Annotated[
     str,
@@ -38,69 +23,86 @@ Key = Annotated[
 ]
 
 
-@commands.command(epilog="Example: jobguard job get 3b1f… --json")
-def get(
-    key: Key,
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    as_json: AsJson = False,
-    no_color: NoColor = False,
-) -> None:
+@command("get", "jobguard job get 3b1f… --json", queue=False)
+def get(call: Call, key: Key) -> None:
     """Whose a key is, how far that job has come, and what that means for the next one."""
-    run(_get, make_screen(no_color=no_color), url, namespace, key, as_json)
+    values = _values(key, call.run(_look_up, key))
+    if not call.tell(values):
+        call.screen.fields({name: _word(value) for name, value in values.items() if value is not None})
 
 
-async def _get(screen: Screen, url: str, namespace: str, key: str, as_json: bool) -> None:
-    async with opened_store(url) as store:
-        record = await store.look_up(_record_key(namespace, key))
+async def _look_up(call: Call, key: str) -> Record:
+    record_key = _record_key(call, key)
+    async with opened_store(call.url) as store:
+        record = await store.look_up(record_key)
     if record is None:
-        raise Ended(Exit.NOT_FOUND, f"nothing is known of key {key!r}: the next job that has it will run")
-    values = {
+        raise Ended(
+            Exit.NOT_FOUND,
+            f"{_nothing(call, key)}: the next job that has it will run",
+        )
+    return record
+
+
+def _values(key: str, record: Record) -> dict[str, object]:
+    history, _ = unpack(record.history, record.elapsed)
+    last = history.errors[-1] if history.errors else None
+    return {
         "key": key,
         "status": record.state.status.value,
         "owner": record.owner,
+        "attempt": None if record.state.ended else history.with_crashes(record.crashes).runs + 1,
         "fence": record.fence,
         "seconds_left": record.wait,
         "crashes": record.crashes,
+        "failures": None if record.state.ended else history.failures,
+        "last_error": None if last is None else f"{last.type}: {last.message}",
         "seconds_since_first_claim": record.elapsed,
         "result": record.body if record.state is State.SUCCESS else None,
+        "blocks": _blocks(record),
         "meaning": _meaning(record),
     }
-    if as_json:
-        screen.json(values)
-    else:
-        screen.fields({name: value for name, value in values.items() if value is not None})
 
 
-@commands.command(epilog="Example: jobguard job forget 3b1f… --yes")
-def forget(
-    key: Key,
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    yes: Yes = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
+def _blocks(record: Record) -> bool:
+    """Whether the next job with this key does not simply run."""
+    return record.wait > 0 and record.state in (State.PROCESSING, State.RETRY, State.SUCCESS)
+
+
+def _word(value: object) -> object:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+@command("forget", "jobguard job forget 3b1f… --yes", queue=False, asks=True, changes=True)
+def forget(call: Call, key: Key) -> None:
     """Forget what is known of a key, so that the next job that has it runs. A run under way is fenced off."""
-    screen = make_screen(quiet=quiet)
-    if not yes:
-        confirm(screen, f"Forget key {key!r}? Its work may be done again.")
-    run(_forget, screen, url, namespace, key, as_json)
+    if call.dry_run or not call.yes:
+        meaning = _meaning(call.run(_look_up, key))
+        if call.dry_run:
+            if not call.tell({"key": key, "dry_run": True, "forgotten": False}):
+                call.screen.line(f"would forget that {meaning}")
+            return
+        call.screen.say(meaning)
+        call.confirm(f"Forget key {key!r}? Its work may be done again.")
+    call.run(_forget, key)
 
 
-async def _forget(screen: Screen, url: str, namespace: str, key: str, as_json: bool) -> None:
-    async with opened_store(url) as store:
-        forgotten = await store.forget(_record_key(namespace, key))
-    if as_json:
-        screen.json({"key": key, "forgotten": forgotten})
+async def _forget(call: Call, key: str) -> None:
+    record_key = _record_key(call, key)
+    async with opened_store(call.url) as store:
+        forgotten = await store.forget(record_key)
+    told = call.tell({"key": key, "dry_run": False, "forgotten": forgotten})
     if not forgotten:
-        raise Ended(Exit.NOT_FOUND, f"nothing is known of key {key!r}")
-    if not as_json:
-        screen.say("forgotten")
+        raise Ended(Exit.NOT_FOUND, _nothing(call, key))
+    if not told:
+        call.screen.say("forgotten")
 
 
-def _record_key(namespace: str, key: str) -> str:
-    return f"{check_name('namespace', namespace)}:{key}"
+def _nothing(call: Call, key: str) -> str:
+    return f"nothing is known of key {key!r} in namespace {call.namespace!r}"
+
+
+def _record_key(call: Call, key: str) -> str:
+    return f"{check_name('namespace', call.namespace)}:{key}"
 
 
 def _meaning(record: Record) -> str:

@@ -6,14 +6,14 @@ import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import Enum, auto
-from typing import Annotated, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 import anyio
 import typer
+from redis.asyncio import Redis, RedisCluster
 
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.screen import Screen
-from jobguard.dlq import DeadLetterQueue
 from jobguard.errors import ConfigurationError
 from jobguard.stores.redis import RedisStore
 
@@ -45,14 +45,6 @@ REPLY_TIMEOUT = 5.0
 """Seconds that a command waits for the server, three times at most."""
 CLOSING_BOUND = 1.0
 """Seconds that a command which ends early waits for what is under way."""
-
-
-class Where(NamedTuple):
-    """Which queue, of which server."""
-
-    url: str
-    namespace: str
-    queue: str = "default"
 
 
 class Form(Enum):
@@ -98,7 +90,7 @@ def confirm(screen: Screen, question: str, answer: str | None = None) -> None:
         if answer is None:
             agreed = typer.confirm(question, err=True)
         else:
-            agreed = typer.prompt(question, err=True) == answer
+            agreed = typer.prompt(question, default="", show_default=False, err=True) == answer
     except typer.Abort:
         raise Ended(Exit.INTERRUPTED, "interrupted, nothing was done") from None
     if not agreed:
@@ -111,9 +103,10 @@ async def opened_store(url: str) -> AsyncGenerator[RedisStore]:
     if not url:
         raise Ended(Exit.USAGE, "--url (or JOBGUARD_URL) must not be empty")
     try:
-        store = RedisStore.from_url(url, socket_timeout=REPLY_TIMEOUT, socket_connect_timeout=REPLY_TIMEOUT)
+        store = RedisStore.from_url(url, **client_timeouts())
     except ConfigurationError as error:
         raise Ended(Exit.USAGE, f"--url (or JOBGUARD_URL): {error}") from error
+    check_url_options(store.client, "--url (or JOBGUARD_URL)")
     try:
         yield store
     finally:
@@ -121,15 +114,24 @@ async def opened_store(url: str) -> AsyncGenerator[RedisStore]:
             await store.aclose()
 
 
-@asynccontextmanager
-async def opened_queue(where: Where) -> AsyncGenerator[DeadLetterQueue]:
-    """A dead letter queue behind a URL."""
-    async with opened_store(where.url) as store:
+def client_timeouts() -> dict[str, Any]:
+    """Settings of a client of redis-py that does not wait for ever."""
+    return {"socket_timeout": REPLY_TIMEOUT, "socket_connect_timeout": REPLY_TIMEOUT}
+
+
+def check_url_options(client: Redis | RedisCluster, name: str) -> None:
+    """Refuse what stands behind the '?' of a URL and no connection takes; else it is found out much later.
+
+    Args:
+        client: which the URL has led to.
+        name: of the option that had the URL.
+    """
+    if isinstance(client, Redis):
+        pool: Any = client.connection_pool
         try:
-            letters = DeadLetterQueue(store, where.queue, namespace=where.namespace)
-        except ConfigurationError as error:
-            raise Ended(Exit.USAGE, f"--queue or --namespace: {error}") from error
-        yield letters
+            pool.connection_class(**pool.connection_kwargs)  # connects to nothing yet
+        except Exception as error:
+            raise Ended(Exit.USAGE, f"{name}: a setting behind its '?' cannot be used: {error}") from error
 
 
 def make_screen(*, quiet: bool = False, no_color: bool = False) -> Screen:

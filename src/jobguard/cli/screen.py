@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from jobguard.codec import clip, printable
 
 ID_WIDTH = 24
-FLEXIBLE = frozenset({"task", "error"})
+FLEXIBLE = frozenset({"task", "tasks", "error"})
 """Columns that share what a terminal has left beside the others."""
 CELL_LIMIT = 500
 """Characters of a table's cell; what is longer is cut in its middle."""
@@ -47,6 +49,12 @@ class Screen:
             self._out = Console(width=WIDE, **settings)
         self._err = Console(stderr=True, **settings)
         self._quiet = quiet
+        self._barred = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether messages come before somebody's eyes as they are written."""
+        return self._err.is_terminal and not self._quiet
 
     @property
     def interactive(self) -> bool:
@@ -55,7 +63,9 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line of data."""
-        self._out.print(Text(safe(text)), soft_wrap=True)
+        # A bar at the foot of the same terminal makes room only for what goes its own way.
+        out = self._err if self._barred and self._out.is_terminal else self._out
+        out.print(Text(safe(text)), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -96,7 +106,35 @@ class Screen:
 
     def json(self, value: object) -> None:
         """One JSON value on a line of its own."""
-        self._out.file.write(json.dumps(value, separators=(",", ":"), default=str) + "\n")
+        self.write(json.dumps(value, separators=(",", ":"), default=str) + "\n")
+
+    def write(self, text: str) -> None:
+        """Data as it is, at once: whoever reads it may be waiting."""
+        self._out.file.write(text)
+        self._out.file.flush()
+
+    @contextmanager
+    def bar(self, doing: str, total: int | None) -> Generator[Callable[[int], None]]:
+        """A bar at the foot of a terminal, while the block lasts; takes how far it is.
+
+        Args:
+            doing: what is being done.
+            total: how far it goes; None = nobody knows.
+        """
+        if not self.watched:
+            yield _unseen
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:g}"))
+        progress = Progress(
+            *columns, console=self._err, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._barred = True
+        try:
+            with progress:
+                task = progress.add_task(doing, total=total)
+                yield lambda number: progress.update(task, completed=number)
+        finally:
+            self._barred = False
 
 
 def safe(text: str) -> str:
@@ -113,13 +151,8 @@ def moment(seconds: float, *, zone: bool = True) -> str:
         return f"{seconds!r}"
 
 
-def hour(seconds: float) -> str:
-    """The hour of a time, in UTC."""
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:00Z}"
-    except (TypeError, ValueError, OverflowError, OSError):
-        return "?"
-
-
 def _shown(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def _unseen(number: int) -> None: ...

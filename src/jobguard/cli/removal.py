@@ -1,0 +1,303 @@
+"""`jobguard dlq remove`, `clear` and `prune`: what takes letters away, and asks before it does."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobguard.cli.calling import Call, command
+from jobguard.cli.exits import Ended, Exit
+from jobguard.cli.options import Form, check_somebody_is_there
+from jobguard.cli.progress import Progress
+from jobguard.cli.selection import (
+    KINDS_SHOWN,
+    LINE_LIMIT,
+    Meant,
+    Words,
+    counted,
+    end_with_missing,
+    found_by,
+    ids_or_filter,
+    in_a_line,
+    look,
+    until_mark,
+)
+from jobguard.codec import clip
+from jobguard.dlq import OnEvict
+from jobguard.exchange import spill_to
+from jobguard.filters import Filter, ago
+from jobguard.stores.letters import DeadLetter, LetterState
+
+
+def _removed(number: int) -> str:
+    return f"removed {counted(number)}"
+
+
+@command("remove", "jobguard dlq remove 4f0c… 91aa… --yes", alias="rm", asks=True, changes=True)
+def remove(call: Call, words: Words = None) -> None:
+    """Remove letters for good: by id, by key, or those that a filter means."""
+    meant = ids_or_filter(words or (), otherwise="all of a queue are removed by `clear`")
+    if isinstance(meant, Filter):
+        _remove_by_filter(call, meant)
+    elif call.dry_run:
+        call.run(_would_remove_ids, meant)
+    else:
+        if not call.yes:
+            check_somebody_is_there(call.screen)
+            call.confirm(call.run(_question, meant))
+        call.run(_remove_ids, meant)
+
+
+async def _would_remove_ids(call: Call, words: Sequence[str]) -> None:
+    async with call.opened() as opened:
+        found = await found_by(opened.letters, words)
+    if not call.tell(_removal(call, found=len(found), missing=[each for each in words if each not in found])):
+        for letter in found.values():
+            call.screen.line(f"would remove {in_a_line(letter)}")
+    end_with_missing(words, found, call.queue)
+
+
+async def _question(call: Call, words: Sequence[str]) -> str:
+    """Show what is meant; the question."""
+    async with call.opened() as opened:
+        found = await found_by(opened.letters, words)
+    if not found:
+        end_with_missing(words, found, call.queue)
+    for letter in found.values():
+        call.screen.say(f"  {in_a_line(letter)}")
+    return f"Remove {counted(len(found))} of queue {call.queue!r} for good?"
+
+
+async def _remove_ids(call: Call, words: Sequence[str]) -> None:
+    removed: list[str] = []
+    async with call.opened() as opened:
+        with Progress(call.screen, "removing", len(words), _removed) as progress:
+            for word, letter in (await found_by(opened.letters, words)).items():
+                if await opened.letters.remove(letter.id):
+                    removed.append(word)
+                    progress(len(removed))
+    missing = [word for word in words if word not in removed]
+    if not call.tell(_removal(call, found=len(removed), removed=len(removed), missing=missing)):
+        call.screen.say(_removed(len(removed)))
+    end_with_missing(words, removed, call.queue)
+
+
+def _remove_by_filter(call: Call, asked: Filter) -> None:
+    if call.dry_run:
+        call.run(_would_remove, asked)
+        return
+    until: str | None = None
+    if not call.yes:
+        check_somebody_is_there(call.screen)
+        meant = call.run(_look, asked)
+        if meant.count == 0:
+            _nothing_meant(call, asked)
+            return
+        call.confirm(f"Remove {counted(meant.count)} of queue {call.queue!r} for good?")
+        asked, until = meant.filter, meant.mark
+    call.run(_remove_all, asked, until)
+
+
+async def _look(call: Call, asked: Filter) -> Meant:
+    async with call.opened() as opened:
+        meant = await look(call, opened, asked, call.screen.say)
+        await call.warn_of_slips(opened.letters, meant.count)
+    return meant
+
+
+def _nothing_meant(call: Call, asked: Filter) -> None:
+    if not call.tell(_removal(call, asked)):
+        call.screen.say("no letter is meant: nothing was done")
+
+
+async def _would_remove(call: Call, asked: Filter) -> None:
+    async with call.opened() as opened:
+        meant = await look(call, opened, asked, _lines(call))
+        await call.warn_of_slips(opened.letters, meant.count)
+    if not call.tell(_removal(call, asked, found=meant.count)):
+        call.screen.line(f"would remove {counted(meant.count)}")
+
+
+async def _remove_all(call: Call, asked: Filter, until: str | None) -> None:
+    async with call.opened() as opened:
+        total = None if asked.reads_letters else await opened.letters.count(asked)
+        with Progress(call.screen, "removing", total, _removed) as progress:
+            removed = await opened.letters.remove_all(asked, until=until, progress=progress)
+        await call.warn_of_slips(opened.letters, removed)
+    _tell_removed(call, asked, removed)
+
+
+@command("clear", "jobguard dlq clear --queue whatsapp", asks=True, changes=True)
+def clear(call: Call) -> None:
+    """Remove every letter that a queue holds now, whatever its state. Asks for the queue's name."""
+    everything = Filter(state="all")
+    if call.dry_run:
+        call.run(_would_remove, everything)
+        return
+    until: str | None = None
+    if not call.yes:
+        check_somebody_is_there(call.screen)
+        meant = call.run(_look, everything)
+        if meant.count == 0:
+            _nothing_meant(call, everything)
+            return
+        call.confirm("Type the queue's name to remove them all for good", call.queue)
+        until = meant.mark
+    call.run(_remove_all, everything, until)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which of the oldest letters `prune` is to remove."""
+
+    older_than: str | None
+    keep: int | None
+    state: LetterState | None
+
+    @property
+    def filter(self) -> Filter:
+        return Filter(state="all" if self.state is None else self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a prune was shown to remove, and when.
+
+    Attributes:
+        count: how many letters.
+        mark: of the newest letter that there was.
+        at: on this machine's monotonic clock.
+    """
+
+    count: int
+    mark: str | None
+    at: float
+
+
+@command("prune", "jobguard dlq prune --older-than 30d --spill old.jsonl --yes", asks=True, changes=True)
+def prune(
+    call: Call,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Letters that came so long ago: 12h, 30d.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(min=0, metavar="N", help="The oldest beyond N letters.")] = None,
+    state: Annotated[LetterState | None, typer.Option(help="Only letters of this state.")] = None,
+    spill: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append them to this file first, as JSON lines.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Remove the oldest letters, by age or by number. They count as evicted."""
+    if older_than is None and keep is None:
+        raise Ended(Exit.USAGE, "say which letters are to go: --older-than, --keep, or both")
+    if older_than is not None:
+        ago("--older-than", older_than)
+    limits = Limits(older_than, keep, state)
+    if call.dry_run:
+        call.run(_would_prune, limits)
+        return
+    shown: Shown | None = None
+    if not call.yes:
+        check_somebody_is_there(call.screen)
+        shown = call.run(_look_at_oldest, limits, call.screen.say)
+        if shown.count == 0:
+            _nothing_meant(call, limits.filter)
+            return
+        call.confirm(f"Remove the oldest {counted(shown.count)} of queue {call.queue!r} for good?")
+    call.run(_prune, limits, spill, shown)
+
+
+async def _would_prune(call: Call, limits: Limits) -> None:
+    shown = await _look_at_oldest(call, limits, _lines(call))
+    if not call.tell(_removal(call, limits.filter, found=shown.count)):
+        call.screen.line(f"would remove {counted(shown.count)}")
+
+
+async def _look_at_oldest(call: Call, limits: Limits, tell: Callable[[str], None]) -> Shown:
+    """Show which letters are to go."""
+    kinds: Counter[tuple[str, str]] = Counter()
+    async with call.opened() as opened:
+        mark, at = await opened.letters.newest(), time.monotonic()
+        count = await opened.letters.prune(
+            older_than=limits.older_than,
+            keep=limits.keep,
+            state=limits.filter.state,
+            dry_run=True,
+        )
+        await call.warn_of_slips(opened.letters, count)
+        if count:
+            with Progress(call.screen, "looking", count) as progress:
+                async with aclosing(opened.letters.each(limits.filter, oldest_first=True)) as letters:
+                    async for letter in letters:
+                        kinds[letter.error_type, letter.task] += 1
+                        progress(kinds.total())
+                        if kinds.total() == count:
+                            break
+            tell(f"queue {call.queue!r}: the oldest {counted(count)} {'is' if count == 1 else 'are'} meant")
+    for (error, task), number in kinds.most_common(KINDS_SHOWN):
+        tell(clip(f"{number:>9}  {error}  {task}", LINE_LIMIT))
+    return Shown(count, mark, at)
+
+
+async def _prune(call: Call, limits: Limits, spill: Path | None, shown: Shown | None) -> None:
+    async with call.opened() as opened:
+        age = None if limits.older_than is None else ago("--older-than", limits.older_than).total_seconds()
+        keep = limits.keep
+        if shown is not None and shown.mark is not None:
+            # What has aged, or come, while the question stood was not shown.
+            age = None if age is None else age + time.monotonic() - shown.at
+            if keep is not None:
+                asked = limits.filter
+                here = await opened.letters.count(asked)
+                keep += here - await opened.letters.count(replace(asked, until=until_mark(shown.mark)))
+        with Progress(call.screen, "removing", None if shown is None else shown.count, _removed) as progress:
+            removed = await opened.letters.prune(
+                older_than=age,
+                keep=keep,
+                state=limits.filter.state,
+                on_evict=None if spill is None else _spilling(spill),
+                progress=progress,
+            )
+    _tell_removed(call, limits.filter, removed)
+
+
+def _spilling(file: Path) -> OnEvict:
+    spill = spill_to(file)
+
+    def write(letters: Sequence[DeadLetter]) -> None:
+        try:
+            spill(letters)
+        except OSError as error:
+            raise Ended(Exit.FAILED, f"--spill: {error}; what was not written was not removed") from error
+
+    return write
+
+
+def _lines(call: Call) -> Callable[[str], None]:
+    """Where a dry run shows what is meant: it is its data, unless that is JSON."""
+    return call.screen.line if call.form is Form.TEXT else call.screen.say
+
+
+def _removal(
+    call: Call, asked: Filter | None = None, *, found: int = 0, removed: int = 0, missing: Sequence[str] = ()
+) -> dict[str, object]:
+    return {
+        "queue": call.queue,
+        "filter": None if asked is None else str(asked),
+        "dry_run": call.dry_run,
+        "found": found,
+        "removed": removed,
+        "missing": list(missing),
+    }
+
+
+def _tell_removed(call: Call, asked: Filter, removed: int) -> None:
+    if not call.tell(_removal(call, asked, found=removed, removed=removed)):
+        call.screen.say(_removed(removed))
