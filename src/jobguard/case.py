@@ -184,7 +184,7 @@ class Case:
         """Where the job's letter is, or would be."""
         replay, policy = self.delivery.replay, self.plan.dead_lettering
         if replay is not None:
-            return self.runtime.letter_queue(replay.queue)
+            return replay.queue
         return self.runtime.letter_queue("default" if policy is None else policy.queue)
 
     @property

@@ -42,7 +42,7 @@ async def open_replay(case: Case, replay: Replay) -> Answer | None:
         return Answer(Duplicate(replay.id, status, replay.job_id))
     # It has a letter, and what is masked there stays masked, whatever its task says today.
     plan = case.plan
-    policy = plan.dead_lettering or DeadLettering(queue=replay.queue)
+    policy = plan.dead_lettering or DeadLettering(queue=replay.queue.name)
     masked = () if letter is None else letter.redact
     policy = replace(policy, redact=tuple(dict.fromkeys((*policy.redact, *masked))))
     plan = replace(plan, dead_lettering=policy)

@@ -70,6 +70,10 @@ class DeadLetterQueue:
     def name(self) -> str:
         return self._place.queue.name
 
+    @property
+    def namespace(self) -> str:
+        return self._place.queue.namespace
+
     async def count(self, filter: Filter | str | None = None, *, progress: Progress | None = None) -> int:
         """How many letters there are that a filter means. Without one: how many are dead.
 

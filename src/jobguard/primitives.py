@@ -261,4 +261,4 @@ async def _keep(runtime: Runtime, letter: DeadLetter) -> None:
     if replay is None:
         await keep(runtime, LetterQueue(NAMESPACE, QUEUE), letter, DeadLettering(QUEUE))
     else:
-        await keep_again(runtime.store, runtime.letter_queue(replay.queue), replay, letter)
+        await keep_again(runtime.store, replay.queue, replay, letter)

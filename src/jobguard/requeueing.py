@@ -234,7 +234,7 @@ class Requeueing:
         while True:
             letter = letter_in(entry)
             number = letter.requeues + 1
-            replay = Replay(self._queue.name, entry.id, number, orders.on_duplicate == "force")
+            replay = Replay(self._queue, entry.id, number, orders.on_duplicate == "force")
             via = self._via.get(letter.adapter)
             if letter.state is LetterState.REQUEUED and via is not None:
                 current = replace(replay, number=letter.requeues).job_id

@@ -70,7 +70,9 @@ async def test_after_the_last_attempt_the_job_is_moved_and_its_error_goes_on(
     assert (letter.job_id, letter.reason, letter.error_type) == (job.job_id, "moved", "ValueError")
     assert [attempt.attempt for attempt in letter.attempts] == [1, 2, 3]
     assert letter.payload is not None
-    [key] = [name async for name in bench.pool.scan_iter(match="jobguard:*") if not name.endswith(NOT_A_RECORD)]
+    [key] = [
+        name async for name in bench.pool.scan_iter(match="jobguard:*") if not name.endswith(NOT_A_RECORD)
+    ]
     record = await bench.guard.store.look_up(key.decode())
     assert record is not None
     assert record.state is State.DEAD_LETTER

@@ -50,10 +50,10 @@ async def dead(bench: Bench, function: str = "retried", script: list[str] | None
 
 @pytest.mark.parametrize("function", ["retried", "keyed"])
 async def test_a_replay_that_succeeds_resolves_its_letter(bench: Bench, function: str) -> None:
-    """The job runs again with its own arguments, its attempts counted anew, and its letter says how it ended."""
+    """The job runs again with its own arguments, attempts counted anew, and the letter says how it ended."""
     letter = await dead(bench, function, [*FAILS, "ok"])
     [outcome] = await requeue(bench, by="an operator")
-    assert outcome == Requeued(letter.id, Status.REQUEUED, f"replay:default:{letter.id}:1")
+    assert outcome == Requeued(letter.id, Status.REQUEUED, f"replay:jobguard:default:{letter.id}:1")
     waiting = await letter_now(bench, letter.id)
     assert (waiting.state, waiting.requeues) == (LetterState.REQUEUED, 1)
     assert [(each.number, each.job_id, each.by) for each in waiting.replays] == [
@@ -78,7 +78,7 @@ async def test_a_replay_that_fails_makes_the_same_letter_dead_again(bench: Bench
     assert again.failures == 6
     assert again.first_seen == letter.first_seen
     assert again.payload == letter.payload
-    assert again.job_id == f"replay:default:{letter.id}:1"
+    assert again.job_id == f"replay:jobguard:default:{letter.id}:1"
 
 
 async def test_a_letter_that_was_requeued_too_often_is_refused(bench: Bench) -> None:
@@ -162,11 +162,11 @@ async def test_a_replay_that_is_enqueued_twice_runs_once(bench: Bench) -> None:
 async def test_a_result_of_an_older_replay_is_not_taken_for_this_one(bench: Bench) -> None:
     """ARQ refuses an id that it has a result of; where the letter was not told, somebody has to decide."""
     letter = await dead(bench, script=[*FAILS, "ok"])
-    await bench.pool.set(f"arq:result:replay:default:{letter.id}:1", b"somebody's")
+    await bench.pool.set(f"arq:result:replay:jobguard:default:{letter.id}:1", b"somebody's")
     [outcome] = await requeue(bench, letter.id)
     assert (outcome.status, "old result" in outcome.why) == (Status.REFUSED, True)
     [outcome] = await requeue(bench, letter.id, on_duplicate="force")
-    assert (outcome.status, outcome.job_id) == (Status.REQUEUED, f"replay:default:{letter.id}:2")
+    assert (outcome.status, outcome.job_id) == (Status.REQUEUED, f"replay:jobguard:default:{letter.id}:2")
     await bench.drain()
     assert (await letter_now(bench, letter.id)).resolution == "succeeded"
 
@@ -202,12 +202,12 @@ async def test_work_done_while_a_replay_waited_is_not_done_again(bench: Bench) -
     """The replay meets its duplicate when it starts, and the letter says that another job did it."""
     letter = await dead(bench, "keyed", [*FAILS, "ok"])
     await requeue(bench)
-    await bench.pool.zadd("arq:queue", {f"replay:default:{letter.id}:1": 2**42})
+    await bench.pool.zadd("arq:queue", {f"replay:jobguard:default:{letter.id}:1": 2**42})
     await bench.enqueue("keyed", "a", ["ok"])
     worker = bench.start()
     await bench.journal.run("a", 4)
     await wait_until(lambda: bench.journal.entries("Succeeded"))
-    await bench.pool.zadd("arq:queue", {f"replay:default:{letter.id}:1": 1})
+    await bench.pool.zadd("arq:queue", {f"replay:jobguard:default:{letter.id}:1": 1})
 
     async def resolved() -> bool:
         return (await letter_now(bench, letter.id)).resolution == "duplicate"
@@ -260,7 +260,7 @@ async def test_queued_replays_can_be_listed(bench: Bench) -> None:
     letter = await dead(bench)
     await requeue(bench)
     [shown] = await bench.pool.queued_jobs()
-    assert (shown.function, shown.job_id) == ("retried", f"replay:default:{letter.id}:1")
+    assert (shown.function, shown.job_id) == ("retried", f"replay:jobguard:default:{letter.id}:1")
 
 
 async def test_a_queue_out_of_reach_leaves_letters_dead(bench: Bench, tmp_path: Path) -> None:

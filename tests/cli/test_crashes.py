@@ -156,7 +156,9 @@ def dead(desk: Desk) -> int:
 def check_requeued(desk: Desk, number: int) -> None:
     """Each letter is requeued once, and its job is in the queue once."""
     assert states_of(desk) == {"requeued": number}
-    assert jobs_in(desk, "arq:queue") == [f"replay:default:{each:024x}:1" for each in range(number)]
+    assert jobs_in(desk, "arq:queue") == [
+        f"replay:{desk.namespace}:default:{each:024x}:1" for each in range(number)
+    ]
     entries = desk("dlq", "list", "state=all", "--limit", "500", "--json").json["entries"]
     assert [(entry["requeues"], len(entry["replays"])) for entry in entries] == [(1, 1)] * number
 

@@ -48,8 +48,8 @@ def letters(queue: str, number: int, **changes: Any) -> list[DeadLetter]:
     return [arq_letter(each, queue=queue, **changes) for each in range(1, number + 1)]
 
 
-def job_of(letter: DeadLetter, number: int = 1) -> str:
-    return f"replay:default:{letter.id}:{number}"
+def job_of(desk: Desk, letter: DeadLetter, number: int = 1) -> str:
+    return f"replay:{desk.namespace}:default:{letter.id}:{number}"
 
 
 def test_requeues_what_is_named(desk: Desk, arq_queue: str) -> None:
@@ -58,7 +58,7 @@ def test_requeues_what_is_named(desk: Desk, arq_queue: str) -> None:
     desk.keep(first, second)
     ended = desk("dlq", "requeue", first.id, "--by", "me")
     assert (ended.code, ended.out, ended.err) == (0, "", "1 requeued\n")
-    assert jobs_in(desk, arq_queue) == [job_of(first)]
+    assert jobs_in(desk, arq_queue) == [job_of(desk, first)]
     letter = desk.letter(first.id)
     assert letter is not None
     assert (letter.state, [each.by for each in letter.replays]) == (LetterState.REQUEUED, ["me"])
@@ -69,7 +69,7 @@ def test_requeues_by_key(desk: Desk, arq_queue: str) -> None:
     (letter,) = letters(arq_queue, 1, key="k" * 32)
     desk.keep(letter)
     assert desk("dlq", "requeue", "k" * 32).code == 0
-    assert jobs_in(desk, arq_queue) == [job_of(letter)]
+    assert jobs_in(desk, arq_queue) == [job_of(desk, letter)]
 
 
 def test_says_who_asked_by_itself(desk: Desk, arq_queue: str) -> None:
@@ -89,7 +89,7 @@ def test_requeues_what_a_filter_means(desk: Desk, arq_queue: str) -> None:
     ended = desk("dlq", "requeue", "error=TimeoutError", "--yes", "--jsonl", "--limit", "2")
     assert [json.loads(line)["id"] for line in ended.out.splitlines()] == [kept[0].id, kept[1].id]
     rest = desk("dlq", "requeue", "error=TimeoutError", "--yes", "--json").json
-    assert (rest["counts"]["requeued"], rest["outcomes"][0]["job_id"]) == (1, job_of(kept[2]))
+    assert (rest["counts"]["requeued"], rest["outcomes"][0]["job_id"]) == (1, job_of(desk, kept[2]))
     assert len(jobs_in(desk, arq_queue)) == 3
 
 
@@ -101,7 +101,7 @@ def test_requeues_all(desk: Desk, arq_queue: str) -> None:
     assert desk("dlq", "requeue", "--all", "--yes").err == "nothing requeued\n"
     again = desk("dlq", "requeue", "state=requeued", "--yes")
     assert (again.code, again.err) == (0, "3 waiting\n")
-    assert jobs_in(desk, arq_queue) == [job_of(letter) for letter in kept]
+    assert jobs_in(desk, arq_queue) == [job_of(desk, letter) for letter in kept]
 
 
 @pytest.mark.parametrize("which", ["--all", "error=TimeoutError"])
@@ -123,7 +123,7 @@ def test_requeues_no_letter_that_it_has_not_shown(desk: Desk, arq_queue: str) ->
     ended, shown = desk.at_terminal(
         "dlq", "requeue", "--all", until=b"]:", answer=b"y\n", meanwhile=lambda: desk.keep(late)
     )
-    assert (ended, jobs_in(desk, arq_queue)) == (0, [job_of(letter) for letter in kept]), shown
+    assert (ended, jobs_in(desk, arq_queue)) == (0, [job_of(desk, letter) for letter in kept]), shown
     assert "2 requeued" in shown
 
 
@@ -178,7 +178,7 @@ def test_says_why_a_letter_is_refused(
     assert ended.code == 4
     assert ended.out.startswith(f"{bad.id}  refused  ")
     assert why in ended.out
-    assert jobs_in(desk, arq_queue) == ([] if options else [job_of(good)])
+    assert jobs_in(desk, arq_queue) == ([] if options else [job_of(desk, good)])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_is_refused_can_be_asked_for(
     bad = arq_letter(2, queue=arq_queue, **changes)
     desk.keep(bad, served=False)
     assert desk("dlq", "requeue", bad.id, *option).code == 0
-    assert jobs_in(desk, arq_queue) == [job_of(bad, 1 + bad.requeues)]
+    assert jobs_in(desk, arq_queue) == [job_of(desk, bad, 1 + bad.requeues)]
 
 
 @pytest.mark.parametrize(
@@ -248,9 +248,8 @@ def test_stops_where_canaries_fail_again(desk: Desk, arq_queue: str) -> None:
 
     async def fail(store: RedisStore) -> None:
         for letter in kept[:2]:
-            await keep_again(
-                store, LetterQueue(desk.namespace, "default"), Replay("default", letter.id, 1, False), letter
-            )
+            queue = LetterQueue(desk.namespace, "default")
+            await keep_again(store, queue, Replay(queue, letter.id, 1), letter)
 
     with desk.started("dlq", "requeue", "--all", "--yes", "--canary", "2") as process:
         while len(jobs_in(desk, arq_queue)) < 2 and process.poll() is None:
@@ -279,7 +278,7 @@ def test_finds_arqs_queues_on_another_server(desk: Desk, arq_queue: str) -> None
     desk.keep(letter)
     with EmbeddedValkey() as other:
         assert desk("dlq", "requeue", letter.id, "--arq-url", other.url).code == 0
-        assert jobs_in(desk, arq_queue, other.url) == [job_of(letter)]
+        assert jobs_in(desk, arq_queue, other.url) == [job_of(desk, letter)]
     assert jobs_in(desk, arq_queue) == []
     now = desk.letter(letter.id)
     assert now is not None

@@ -22,7 +22,7 @@ from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.adapters.rerun import LocalQueue
 from jobguard.events import DeadLettered, DuplicateSkipped, Succeeded
 from jobguard.policies import Policies
-from jobguard.stores.letters import DeadLetter, LetterState
+from jobguard.stores.letters import DeadLetter, LetterQueue, LetterState
 from jobguard.task import Task
 from tests.engine.harness import Bench, Events, Gate, StoreProxy, down, reply_lost
 from tests.letters.making import keep, letter
@@ -296,7 +296,7 @@ async def replay_of(letters: DeadLetterQueue, number: int = 1) -> tuple[ReplayJo
     """The job that a requeue would make of the one letter."""
     found = await only(letters)
     assert found.payload is not None
-    replay = Replay(letters.name, found.id, number)
+    replay = Replay(LetterQueue(letters.namespace, letters.name), found.id, number)
     return ReplayJob(replay, found.queue, found.task, found.payload, found.payload_format), found.id
 
 

@@ -49,7 +49,7 @@ async def test_one_id_may_stand_alone(letters: DeadLetterQueue) -> None:
     """A text is an id, no filter."""
     await keep(letters, letter("a"))
     report = await letters.requeue("a", via=Recorder(), unserved=True)
-    assert report.outcomes == (Requeued("a", Status.REQUEUED, "replay:default:a:1"),)
+    assert report.outcomes == (Requeued("a", Status.REQUEUED, f"replay:{letters.namespace}:default:a:1"),)
 
 
 async def test_a_key_stands_for_its_last_letter(letters: DeadLetterQueue) -> None:
@@ -177,7 +177,11 @@ async def test_a_requeued_letter_tells_of_its_replay(letters: DeadLetterQueue) -
     found = await letter_with(letters, "a")
     (record,) = found.replays
     assert (found.state, found.requeues) == (LetterState.REQUEUED, 1)
-    assert (record.number, record.job_id, record.by) == (1, "replay:default:a:1", "carol")
+    assert (record.number, record.job_id, record.by) == (
+        1,
+        f"replay:{letters.namespace}:default:a:1",
+        "carol",
+    )
 
 
 async def test_a_job_gets_what_the_letter_has_kept(letters: DeadLetterQueue) -> None:
@@ -248,7 +252,7 @@ async def test_a_job_that_is_on_its_way_is_not_enqueued_again(letters: DeadLette
     await letters.requeue("a", via=via, unserved=True)
     report = await letters.requeue("a", via=via, unserved=True)
     assert report.outcomes[0] == Requeued(
-        "a", Status.WAITING, "replay:default:a:1", "its job has not ended yet"
+        "a", Status.WAITING, f"replay:{letters.namespace}:default:a:1", "its job has not ended yet"
     )
     assert len(via.jobs) == 1
 
@@ -266,7 +270,7 @@ async def test_a_job_that_has_gone_without_a_word_is_enqueued_anew(letters: Dead
 async def test_an_old_result_in_the_queue_stands_in_the_way(letters: DeadLetterQueue) -> None:
     """Nobody can say what became of that job; `force` runs it once more."""
     await keep(letters, letter("a"))
-    via = Recorder(known=["replay:default:a:1"])
+    via = Recorder(known=[f"replay:{letters.namespace}:default:a:1"])
     report = await letters.requeue("a", via=via, unserved=True)
     assert (report.outcomes[0].status, len(via.jobs)) == (Status.REFUSED, 0)
     assert "on_duplicate='force'" in report.outcomes[0].why

@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
+from urllib.parse import quote
 
 from jobguard.errors import JobGuardError, Signal
 from jobguard.job import JobRef
 from jobguard.stores.base import Settlement
+from jobguard.stores.letters import LetterQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,13 @@ class Replay:
     """Which dead letter a job runs again.
 
     Attributes:
-        queue: the dead letter queue's name.
+        queue: the letter's dead letter queue.
         id: of the letter.
         number: 1 for its first replay.
         force: the work is to be done even if another job with its key has done it.
     """
 
-    queue: str
+    queue: LetterQueue
     id: str
     number: int
     force: bool = False
@@ -53,7 +55,8 @@ class Replay:
     @property
     def job_id(self) -> str:
         """The id of the job: the same however often it is asked for, so that it is enqueued once."""
-        return f"replay:{self.queue}:{self.id}:{self.number}"
+        where = ":".join(quote(part, safe="") for part in (*self.queue, self.id))
+        return f"replay:{where}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Requeuer(Protocol):
 
 def served_name(adapter: str, queue: str, task: str) -> str:
     """What a worker announces for each task that it serves."""
-    return f"{adapter}:{queue}:{task}"
+    return f"{adapter}:{quote(queue, safe='')}:{task}"
 
 
 class Delivery(Protocol):

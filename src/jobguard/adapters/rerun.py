@@ -25,6 +25,9 @@ class LocalQueue:
     Use it in an `async with` block; the block ends when all that it has started has ended. What a task
     raises is in its letter, and goes no further.
 
+    There is no queue that all processes share, so what has been started elsewhere is not known here: let one
+    process at a time run letters again, or deduplicate the task.
+
     Args:
         guard: where the tasks are guarded.
         tasks: decorated functions; a letter names its task as `module.qualname`.

@@ -52,7 +52,7 @@ _add(
     exchange.import_file,
 )
 _add("job", "What the store knows of a deduplication key.", job.get, job.forget)
-app.command(epilog=doctor.EPILOG)(doctor.doctor)
+doctor.doctor.add_to(app)
 
 
 def _version(asked: bool) -> None:

@@ -5,50 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict
 
+from jobguard.cli.calling import Call, command
 from jobguard.cli.diagnosis import Diagnosis, Finding, Guarantee, Holds, Status, diagnose
 from jobguard.cli.exits import Ended, Exit
-from jobguard.cli.options import (
-    DEFAULT_URL,
-    AsJson,
-    Namespace,
-    NoColor,
-    Quiet,
-    Url,
-    make_screen,
-    opened_store,
-    run,
-)
+from jobguard.cli.options import opened_store
 from jobguard.cli.screen import Screen
 from jobguard.dlq import check_name
 from jobguard.stores.inspection import Facts, inspect
 
-EPILOG = "Example: jobguard doctor --url redis://localhost:6379/0"
-
 _IN_WORDS = {Holds.YES: "yes", Holds.BOUNDED: "yes, but", Holds.UNKNOWN: "not known", Holds.NO: "no"}
 
 
-def doctor(
-    url: Url = DEFAULT_URL,
-    namespace: Namespace = "jobguard",
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-) -> None:
+@command("doctor", "jobguard doctor --url redis://localhost:6379/0", queue=False)
+def doctor(call: Call) -> None:
     """Whether the server lets jobguard keep its promises; exit code 6 if one of them does not hold.
 
     It only reads: version, persistence, memory, replication, clock, and up to 10,000 of the namespace's keys.
     """
-    run(_doctor, make_screen(quiet=quiet, no_color=no_color), url, namespace, as_json)
+    call.run(_doctor)
 
 
-async def _doctor(screen: Screen, url: str, namespace: str, as_json: bool) -> None:
-    check_name("namespace", namespace)
-    async with opened_store(url) as store:
-        facts = await inspect(store.client, namespace)
-    diagnosis = diagnose(facts)
-    if as_json:
-        screen.json({"server": _server(facts), **asdict(diagnosis)})
-    else:
+async def _doctor(call: Call) -> None:
+    check_name("namespace", call.namespace)
+    async with opened_store(call.url) as store:
+        facts = await inspect(store.client, call.namespace)
+    diagnosis, screen = diagnose(facts), call.screen
+    if not call.tell({"server": _server(facts), **asdict(diagnosis)}):
         screen.fields({finding.name: _finding_text(finding) for finding in diagnosis.findings})
         screen.line("")
         told = {finding.cure for finding in diagnosis.findings if finding.status is not Status.OK}

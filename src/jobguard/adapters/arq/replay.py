@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.codec import Codec
 from jobguard.errors import StoreError, StoreUnavailable
+from jobguard.stores.letters import LetterQueue
 
 PAYLOAD_LIFE_MS = 30 * 86_400_000
 """For how long after its planned start ARQ keeps a job that was enqueued without `_expires`."""
@@ -142,7 +143,7 @@ def written(job: ReplayJob) -> bytes:
     values = {
         "jobguard": "replay",
         "version": 1,
-        "letter": [replay.queue, replay.id, replay.number, replay.force],
+        "letter": [*replay.queue, replay.id, replay.number, replay.force],
         "task": job.task,
         "format": job.payload_format,
         "payload": job.payload,
@@ -159,9 +160,9 @@ def is_replay(raw: bytes) -> bool:
 def read_replay(raw: bytes) -> Written:
     """Such a payload, taken apart. Raises if it is none."""
     values = json.loads(raw)
-    queue, id, number, force = values["letter"]
+    namespace, queue, id, number, force = values["letter"]
     return Written(
-        Replay(str(queue), str(id), int(number), bool(force)),
+        Replay(LetterQueue(str(namespace), str(queue)), str(id), int(number), bool(force)),
         str(values["task"]),
         str(values["payload"]),
         str(values["format"]),

@@ -194,7 +194,7 @@ class RunningWorker:
         delivery: ArqDelivery,
     ) -> object:
         """Run a dead letter's job again whose function has no guard now, and tell the letter how it ended."""
-        store, queue = self.guard.store, self.guard.runtime.letter_queue(replay.queue)
+        store, queue = self.guard.store, replay.queue
         name, identity = entry.name, delivery.ref.identity
         state = await overtaken(store, queue, replay)
         if state is not None:
@@ -215,7 +215,7 @@ class RunningWorker:
                 raw=delivery.payload,
             )
             letter = write_letter(
-                end, DeadLettering(replay.queue), self.guard.runtime.codec, Arguments(args, kwargs, ())
+                end, DeadLettering(replay.queue.name), self.guard.runtime.codec, Arguments(args, kwargs, ())
             )
             await self._persist(
                 lambda: keep_again(store, queue, replay, letter), self._told(name, identity, "put_letter")
