@@ -29,11 +29,11 @@ class Flaky(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._letters = FlakyLetters(time.monotonic)
+        self.flaky = FlakyLetters(time.monotonic)
 
     @property
     def letters(self) -> FlakyLetters:
-        return self._letters
+        return self.flaky
 
 
 class FlakyLetters(MemoryLetters):

@@ -220,7 +220,7 @@ async def test_work_done_while_a_replay_waited_is_not_done_again(bench: Bench) -
 async def test_a_worker_that_writes_json_reads_replays(bench: Bench) -> None:
     """Whoever requeues need not know how the queue's workers write their payloads."""
     await bench.pool.enqueue_job("keyed", "a", ["fail", "fail", "ok"], _job_id="one")
-    raw = {"t": None, "f": "keyed", "a": ["a", ["fail", "fail", "ok"]], "k": {}, "et": 1_760_000_000_000}
+    raw: dict[str, object] = {"t": None, "f": "keyed", "a": ["a", ["fail", "fail", "ok"]], "k": {}, "et": 1_760_000_000_000}
     await bench.pool.set("arq:job:one", json.dumps(raw))
     await bench.drain("as_json.WorkerSettings")
     letter = await bench.letter()

@@ -35,7 +35,7 @@ class Progress:
         total: int | None = None,
         so_far: Callable[[int], str] | None = None,
     ) -> None:
-        self.done = 0
+        self.done: int = 0
         self._screen = screen
         self._doing = doing
         self._total = total
