@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from jobguard.codec import Codec, clip, preview, printable
 from jobguard.errors import InvalidValue, NotEncodable
-from jobguard.redaction import REDACTED
+from jobguard.redaction import REDACTED, redactor
 from jobguard.stores.letters import DeadLetter, Edit
 
 KEPT_EDITS = 20
@@ -101,7 +101,8 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     args, kwargs = _decoded(letter, codec)
     if not changes:
         return letter
-    edits: list[Edit] = []
+    before_all = redactor(args, kwargs, letter.parameters, letter.redact)
+    made: list[tuple[str, object, object]] = []
     at = time.time()
     for path, value in changes.items():
         head, *rest = path.split(".")
@@ -111,17 +112,26 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
             args[place] = _changed(args[place], rest, value, path)
         else:
             kwargs[place] = _changed(kwargs[place], rest, value, path)
-        hidden = _is_redacted(path, letter.redact)
-        edits.append(Edit(path, _shown(before, hidden, codec), _shown(value, hidden, codec), at, by))
+        made.append((path, before, value))
     try:
         payload = codec.encode({"args": args, "kwargs": kwargs})
     except NotEncodable as error:
         raise NotEditable(str(error)) from error
+    after_all = redactor(args, kwargs, letter.parameters, letter.redact)
+
+    def mask(text: str) -> str:  # also where another argument holds what is redacted
+        return after_all(before_all(text))
+
+    edits: list[Edit] = []
+    for path, before, value in made:
+        hidden = _is_redacted(path, letter.redact)
+        first, second = [mask(_shown(each, hidden, codec)) for each in (before, value)]
+        edits.append(Edit(path, first, second, at, by))
     return replace(
         letter,
         payload=payload,
         original=letter.payload if letter.original is None else letter.original,
-        preview=preview(args, kwargs, letter.parameters, letter.redact),
+        preview=mask(preview(args, kwargs, letter.parameters, letter.redact)),
         edits=(*letter.edits, *edits)[-KEPT_EDITS:],
     )
 
@@ -209,14 +219,15 @@ def _index(value: object, step: str) -> Any:
 def _is_redacted(path: str, redact: tuple[str, ...]) -> bool:
     """Whether a path leads to, into, or around something that is redacted.
 
-    Redaction passes through lists without naming positions, so those do not count.
+    Redaction passes through lists without naming positions, so a path counts with its positions and without.
     """
-    steps = tuple(step for step in path.split(".") if not step.isdigit())
-    for each in redact:
-        masked = tuple(each.split("."))
-        common = min(len(steps), len(masked))
-        if steps[:common] == masked[:common]:
-            return True
+    whole = tuple(path.split("."))
+    for steps in (whole, tuple(step for step in whole if not step.isdigit())):
+        for each in redact:
+            masked = tuple(each.split("."))
+            common = min(len(steps), len(masked))
+            if steps[:common] == masked[:common]:
+                return True
     return False
 
 

@@ -62,6 +62,7 @@ class Case:
     key: Key | None = None
     record_key: str = ""
     mask: Callable[[str], str] | None = None
+    also_masked: Callable[[str], str] = str
     token: str = ""
     fence: int | None = None
     sent: float = 0.0
@@ -207,7 +208,7 @@ class Case:
             if policy is not None and policy.redact:
                 args, kwargs, names = self.task.own_arguments(self.args, self.kwargs)
                 self.mask = redactor(args, kwargs, names, policy.redact)
-        return clip(self.mask(message_of(error)), MESSAGE_LIMIT)
+        return clip(self.also_masked(self.mask(message_of(error))), MESSAGE_LIMIT)
 
     def describe(self, error: BaseException) -> str:
         """An error in one line."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from jobguard import events
 from jobguard.adapters.base import Replay
 from jobguard.case import LEASE_MARGIN, LONGEST_WAIT_PAUSE, SHORTEST_DEFERRAL, Answer, Case, Phase
+from jobguard.codec import redactor
 from jobguard.errors import (
     DuplicateJob,
     NotEncodable,
@@ -40,12 +41,13 @@ async def open_replay(case: Case, replay: Replay) -> Answer | None:
         status = _STANDING[letter.state]
         case.tell(events.DuplicateSkipped, status=status, owner=replay.job_id)
         return Answer(Duplicate(replay.id, status, replay.job_id))
-    # It has a letter, and what is masked there stays masked, whatever its task says today.
     plan = case.plan
-    policy = plan.dead_lettering or DeadLettering(queue=replay.queue.name)
-    masked = () if letter is None else letter.redact
-    policy = replace(policy, redact=tuple(dict.fromkeys((*policy.redact, *masked))))
-    plan = replace(plan, dead_lettering=policy)
+    if plan.dead_lettering is None:  # it has a letter, whatever its task says today
+        plan = replace(plan, dead_lettering=DeadLettering(queue=replay.queue.name))
+    if letter is not None and letter.redact:
+        # What is masked in the letter stays masked, whatever its task calls it today.
+        args, kwargs, _ = case.task.own_arguments(case.args, case.kwargs)
+        case.also_masked = redactor(args, kwargs, letter.parameters, letter.redact)
     if replay.force and plan.deduplication is not None:
         plan = replace(plan, deduplication=replace(plan.deduplication, done="run", running="defer"))
     case.plan = plan

@@ -267,17 +267,11 @@ class DeadLetterQueue:
                 return
             query = await place.query(which)
             query = query._replace(until=last if query.until is None else min(last, query.until))
-            found = place.entries(which, query, oldest_first=True)
+            ids = _ids(place.entries(which, query, oldest_first=True))
         else:
-            ids = dict.fromkeys([which] if isinstance(which, str) else which)
-            named = {id: await place.find(id) for id in ids}
-            for id, entry in named.items():
-                if entry is None:
-                    yield Requeued(id, Status.MISSING, None, "there is no such letter")
-            entries = [entry for entry in named.values() if entry is not None]
-            found = _each(sorted(entries, key=lambda entry: entry.arrival))
+            ids = _oldest_first(place, dict.fromkeys([which] if isinstance(which, str) else which))
         work = Requeueing(place.store, place.queue, place.codec, via, orders)
-        async with aclosing(found), aclosing(work.run(found)) as outcomes:
+        async with aclosing(ids), aclosing(work.run(ids)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -381,9 +375,24 @@ class DeadLetterQueue:
         return f"DeadLetterQueue({self._place.store!r}, {queue.name!r}, namespace={queue.namespace!r})"
 
 
-async def _each(found: Iterable[Entry]) -> AsyncGenerator[tuple[Entry, DeadLetter]]:
-    for entry in found:
-        yield entry, letter_in(entry)
+async def _ids(found: AsyncGenerator[tuple[Entry, DeadLetter]]) -> AsyncGenerator[str]:
+    async with aclosing(found):
+        async for entry, _ in found:
+            yield entry.id
+
+
+async def _oldest_first(place: Place, given: Iterable[str]) -> AsyncGenerator[str]:
+    """Ids of letters, also by their keys, in the order in which they died; last what there is not."""
+    arrivals: dict[str, int] = {}
+    missing: builtins.list[str] = []
+    for id in given:
+        entry = await place.find(id)
+        if entry is None:
+            missing.append(id)
+        else:
+            arrivals[entry.id] = entry.arrival
+    for id in (*sorted(arrivals, key=lambda id: arrivals[id]), *missing):
+        yield id
 
 
 def _mark(until: str | None) -> int | None:

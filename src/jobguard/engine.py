@@ -259,7 +259,8 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
 def letter_of(
     case: Case, policy: DeadLettering, error: Exception, cause: Exception, reason: str
 ) -> DeadLetter:
-    return write_letter(case.end_record(cause, reason), policy, case.runtime.codec, case.arguments(error))
+    end = case.end_record(cause, reason)
+    return write_letter(end, policy, case.runtime.codec, case.arguments(error), case.also_masked)
 
 
 async def crashed_too_often(case: Case) -> Answer:

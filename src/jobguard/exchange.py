@@ -102,6 +102,13 @@ def _read(line: str) -> DeadLetter:
         raise StoreError(f"a dead letter's id must be 1 to {LONGEST_ID} printable characters")
     if not 0 <= letter.failed_at < 2**33:
         raise StoreError(f"failed_at must be Unix seconds, not {letter.failed_at!r}")
+    for name in ("requeues", "failures", "interruptions", "crashes", "enqueued_ms"):
+        if not 0 <= getattr(letter, name) < 2**48:
+            raise StoreError(f"{name} must be a number from 0 on, not {getattr(letter, name)!r}")
+    for name in ("queue", "adapter"):
+        value: str = getattr(letter, name)
+        if not value.isprintable() or len(value) > LONGEST_ID:
+            raise StoreError(f"{name} must be at most {LONGEST_ID} printable characters, not {value!r:.60}")
     state = LetterState.DEAD if letter.state is LetterState.REQUEUED else letter.state
     return replace(letter, state=state, imported=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 
 from jobguard import events
@@ -10,7 +12,10 @@ from jobguard.letters import entry_of
 from jobguard.policies import DeadLettering
 from jobguard.runtime import Runtime
 from jobguard.scopes import on_asyncio
-from jobguard.stores.letters import DeadLetter, Kept, LetterQueue
+from jobguard.stores.letters import DeadLetter, Kept, LetterQueue, LetterState
+
+if TYPE_CHECKING:
+    from jobguard.dlq import DeadLetterQueue
 
 EVICTION_PAUSE = 1.0
 """Seconds that a full queue may stay over its bounds: evictions of many letters are done as one."""
@@ -75,9 +80,7 @@ async def _evict(runtime: Runtime, queue: LetterQueue, policy: DeadLettering) ->
 
     letters = DeadLetterQueue(runtime.store, queue.name, namespace=queue.namespace)
     try:
-        number = await letters.prune(
-            older_than=policy.retention, keep=policy.max_entries, on_evict=policy.on_evict
-        )
+        number = await _bring_down(letters, policy)
     except StoreError as error:
         runtime.emit(events.StoreFailed(task="", operation="evict", error=repr(error)))
     except Exception as error:  # `on_evict` is the user's code
@@ -85,3 +88,19 @@ async def _evict(runtime: Runtime, queue: LetterQueue, policy: DeadLettering) ->
     else:
         if number:
             runtime.emit(events.Evicted(task="", queue=queue.name, number=number))
+
+
+async def _bring_down(letters: DeadLetterQueue, policy: DeadLettering) -> int:
+    """Remove the oldest: resolved ones first, then dead ones. Those whose jobs are on their way stay."""
+    from jobguard.filters import Filter
+
+    removed = 0
+    for state in (LetterState.RESOLVED, LetterState.DEAD):
+        room: int | None = None
+        if policy.max_entries is not None:
+            others = await letters.count(Filter(state="all")) - await letters.count(Filter(state=state))
+            room = max(policy.max_entries - others, 0)
+        removed += await letters.prune(
+            older_than=policy.retention, keep=room, state=state, on_evict=policy.on_evict
+        )
+    return removed

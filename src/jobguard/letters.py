@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import blake2b
@@ -70,7 +70,13 @@ class Arguments:
     names: tuple[str, ...]
 
 
-def write_letter(end: End, policy: DeadLettering, codec: Codec, call: Arguments | None) -> DeadLetter:
+def write_letter(
+    end: End,
+    policy: DeadLettering,
+    codec: Codec,
+    call: Arguments | None,
+    also: Callable[[str], str] = str,
+) -> DeadLetter:
     """Describe the end of a job. Never raises for what the arguments or the error contain.
 
     Args:
@@ -78,9 +84,14 @@ def write_letter(end: End, policy: DeadLettering, codec: Codec, call: Arguments 
         policy: what to keep and what to mask.
         codec: writes the arguments.
         call: the arguments; None = they are not known, and only the queue's own bytes can be kept.
+        also: masks what else is to be masked in texts.
     """
     shown = _NOTHING if call is None else call
-    mask = redactor(shown.args, shown.kwargs, shown.names, policy.redact)
+    redact = redactor(shown.args, shown.kwargs, shown.names, policy.redact)
+
+    def mask(text: str) -> str:
+        return also(redact(text))
+
     payload, payload_format = _payload(policy, codec, call, end.raw)
     error, history = end.error, end.history
     return DeadLetter(
@@ -132,11 +143,13 @@ def dead_again(before: DeadLetter, now: DeadLetter) -> DeadLetter:
     return replace(
         now,
         id=before.id,
-        # A worker that cannot read the arguments must not cost the letter those that it has.
+        # What a worker cannot read, or does not know to be masked, must not cost the letter what it has.
+        task=before.task if now.task == UNKNOWN_TASK else now.task,
+        key=before.key if now.key is None else now.key,
         payload=before.payload,
         payload_format=before.payload_format,
         parameters=before.parameters,
-        preview=before.preview if now.preview == "{}" else now.preview,
+        preview=now.preview if before.preview == "{}" else before.preview,
         attempts=(*before.attempts, *later)[-KEPT_ATTEMPTS:],
         failures=before.failures + now.failures,
         interruptions=before.interruptions + now.interruptions,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import replace
+from hashlib import blake2b
 
 from jobguard.adapters.base import Replay
 from jobguard.letters import dead_again, entry_of, letter_in
@@ -17,8 +18,8 @@ from jobguard.stores.letters import DeadLetter, LetterQueue, LetterState, Replay
 
 KEPT_REPLAYS = 20
 """Replays that a letter tells of; older ones are only counted."""
-SUCCEEDED, DUPLICATE, DISCARDED = "succeeded", "duplicate", "discarded"
-"""Words for how a replay ends well, as `DeadLetter.resolution` has them."""
+SUCCEEDED, DUPLICATE, DISCARDED, ABORTED = "succeeded", "duplicate", "discarded", "aborted"
+"""Words for how a replay ends that is not to be run again, as `DeadLetter.resolution` has them."""
 
 
 replaying: ContextVar[Replay | None] = ContextVar("jobguard_replay", default=None)
@@ -34,20 +35,24 @@ async def letter_behind(store: Store, queue: LetterQueue, replay: Replay) -> Dea
     return None if entry is None else letter_in(entry)
 
 
-async def overtaken(store: Store, queue: LetterQueue, replay: Replay) -> LetterState | None:
-    """What has become of a letter whose replay is not to run any more; None = it is to run."""
-    letter = await letter_behind(store, queue, replay)
-    return None if letter is None or is_due(letter, replay) else letter.state
-
-
 def is_due(letter: DeadLetter, replay: Replay) -> bool:
     """Whether a letter waits for the outcome of this replay.
 
-    It is dead still where whoever enqueued the job has not come to say so, or never will.
+    It is dead still where whoever enqueued the job has not come to say so, or never will. One that was
+    edited since waits for the job that has its new arguments.
     """
+    if replay.variant != variant_of(letter):
+        return False
     if letter.state is LetterState.DEAD:
         return letter.requeues == replay.number - 1
     return letter.state is LetterState.REQUEUED and letter.requeues == replay.number
+
+
+def variant_of(letter: DeadLetter) -> str:
+    """What tells the arguments of an edited letter from those before; "" = it never was edited."""
+    if letter.original is None or letter.payload is None:
+        return ""
+    return blake2b(letter.payload.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
 def replayed(letter: DeadLetter, replay: Replay, by: str = "") -> DeadLetter:

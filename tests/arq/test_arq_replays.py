@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from arq.jobs import Job as QueuedJob
 from redis.asyncio import Redis
 
 from jobguard import DeadLetter, DeadLetterQueue
@@ -220,7 +221,13 @@ async def test_work_done_while_a_replay_waited_is_not_done_again(bench: Bench) -
 async def test_a_worker_that_writes_json_reads_replays(bench: Bench) -> None:
     """Whoever requeues need not know how the queue's workers write their payloads."""
     await bench.pool.enqueue_job("keyed", "a", ["fail", "fail", "ok"], _job_id="one")
-    raw: dict[str, object] = {"t": None, "f": "keyed", "a": ["a", ["fail", "fail", "ok"]], "k": {}, "et": 1_760_000_000_000}
+    raw: dict[str, object] = {
+        "t": None,
+        "f": "keyed",
+        "a": ["a", ["fail", "fail", "ok"]],
+        "k": {},
+        "et": 1_760_000_000_000,
+    }
     await bench.pool.set("arq:job:one", json.dumps(raw))
     await bench.drain("as_json.WorkerSettings")
     letter = await bench.letter()
@@ -285,3 +292,57 @@ async def test_many_letters_are_requeued_once_by_two_operators(bench: Bench) -> 
     await bench.drain()
     assert [len(bench.journal.runs(f"job {number}")) for number in range(20)] == [4] * 20
     assert await letters_of(bench).count("state=resolved") == 20
+
+
+async def test_an_aborted_replay_resolves_its_letter(bench: Bench) -> None:
+    """Whoever aborts the job does not want the work; the letter does not wait for it for ever."""
+    letter = await dead(bench, script=[*FAILS, "wait never"])
+    [outcome] = await requeue(bench)
+    bench.start(allow_abort_jobs=True)
+    await bench.journal.run("a", 4)
+    assert await QueuedJob(str(outcome.job_id), bench.pool, _deserializer=bench.pool.job_deserializer).abort()
+
+    async def resolved() -> bool:
+        return (await letter_now(bench, letter.id)).resolution == "aborted"
+
+    await wait_until(resolved)
+
+
+async def test_a_replay_whose_payload_has_run_out_is_dead_again(bench: Bench) -> None:
+    """The same letter, with the arguments that it has kept, and no other one beside it."""
+    letter = await dead(bench)
+    [outcome] = await requeue(bench)
+    await bench.pool.delete(f"arq:job:{outcome.job_id}")
+    await bench.drain()
+    again = await bench.letter()
+    assert (again.id, again.reason, again.state) == (letter.id, "expired", LetterState.DEAD)
+    assert (again.task, again.payload, again.preview) == (letter.task, letter.payload, letter.preview)
+
+
+async def test_a_replay_that_its_worker_cannot_read_keeps_its_task_and_key(bench: Bench) -> None:
+    """A worker that lacks a codec must not make a letter that no worker can ever run."""
+    letter = await dead(bench, "keyed", [*FAILS, "ok"])
+    [outcome] = await requeue(bench)
+    written = json.loads(await bench.pool.get(f"arq:job:{outcome.job_id}") or b"")
+    written["payload"] = '{"$as":["unknown",1]}'
+    await bench.pool.set(f"arq:job:{outcome.job_id}", json.dumps(written, separators=(",", ":")))
+    await bench.drain()
+    again = await bench.letter()
+    assert (again.reason, again.task, again.key) == ("undecodable", letter.task, letter.key)
+    assert (again.payload, again.requeues) == (letter.payload, 1)
+    await requeue(bench)
+    await bench.drain()
+    assert (await letter_now(bench, letter.id)).resolution == "succeeded"
+
+
+async def test_what_was_masked_stays_masked_without_a_guard(bench: Bench) -> None:
+    """A function that has lost its `redact` does not bring to light what its letter masks."""
+    await bench.enqueue("secretive", "a", FAILS, secret="hunter2 is the word")
+    await bench.drain()
+    letter = await bench.letter()
+    assert "hunter2" not in f"{letter.preview}{letter.error_message}{letter.traceback}"
+    await requeue(bench, unserved=True)
+    await bench.drain("plain.WorkerSettings")
+    again = await bench.letter()
+    assert again.requeues == 1
+    assert "hunter2" not in f"{again.preview}{again.error_message}{again.traceback}{again.attempts}"

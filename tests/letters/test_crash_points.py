@@ -98,7 +98,7 @@ class Forgetful(LocalQueue):
     """A queue that takes the same job as often as it comes."""
 
     async def enqueue(self, job: ReplayJob) -> bool:
-        self._jobs.pop(job.replay.job_id, None)
+        await self._guard.store.forget(self._record(job.replay.job_id))
         return await super().enqueue(job)
 
 

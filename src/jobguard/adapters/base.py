@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from jobguard.errors import JobGuardError, Signal
 from jobguard.job import JobRef
@@ -45,18 +45,29 @@ class Replay:
         id: of the letter.
         number: 1 for its first replay.
         force: the work is to be done even if another job with its key has done it.
+        variant: which arguments it is for, once they were edited; "" = those that they were at first.
     """
 
     queue: LetterQueue
     id: str
     number: int
     force: bool = False
+    variant: str = ""
 
     @property
     def job_id(self) -> str:
         """The id of the job: the same however often it is asked for, so that it is enqueued once."""
         where = ":".join(quote(part, safe="") for part in (*self.queue, self.id))
-        return f"replay:{where}:{self.number}"
+        return f"replay:{where}:{self.number}" + (f":{self.variant}" if self.variant else "")
+
+
+def replay_of(job_id: str) -> Replay | None:
+    """The replay whose job has this id, if it is such an id."""
+    kind, *parts = job_id.split(":")
+    if kind != "replay" or len(parts) not in (4, 5) or not parts[3].isdecimal():
+        return None
+    namespace, name, id = map(unquote, parts[:3])
+    return Replay(LetterQueue(namespace, name), id, int(parts[3]), variant="".join(parts[4:]))
 
 
 @dataclass(frozen=True, slots=True)

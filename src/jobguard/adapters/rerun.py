@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,12 +13,17 @@ from anyio.abc import TaskGroup
 
 from jobguard.adapters.base import Replay, ReplayJob, Ticket, arriving, served_name
 from jobguard.adapters.inprocess import LocalDelivery
-from jobguard.errors import InvalidType, LetterRefused, NotEncodable
+from jobguard.errors import InvalidType, LetterRefused, NotEncodable, StoreError
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import LOCAL, JobRef
-from jobguard.policies import DAY
+from jobguard.leases import Held, new_token, now
+from jobguard.letters import letter_id
+from jobguard.policies import DAY, count
 from jobguard.replays import replaying
+from jobguard.stores.base import UNFINISHED, Claim, State, Verdict
 from jobguard.task import Task, guard_of
+
+logger: logging.Logger = logging.getLogger("jobguard")
 
 
 class LocalQueue:
@@ -25,13 +32,14 @@ class LocalQueue:
     Use it in an `async with` block; the block ends when all that it has started has ended. What a task
     raises is in its letter, and goes no further.
 
-    There is no queue that all processes share, so what has been started elsewhere is not known here: let one
-    process at a time run letters again, or deduplicate the task.
+    A job is claimed in the guard's store while it runs, so that of several processes one runs it. If its
+    process dies, its letter stays requeued, and can be run again once the lease has ended.
 
     Args:
         guard: where the tasks are guarded.
         tasks: decorated functions; a letter names its task as `module.qualname`.
         ctx: given to tasks whose first parameter is called `ctx`, `self` or `cls`.
+        at_once: jobs that run together at most; others wait, claimed.
 
     Raises:
         InvalidType: a task is not decorated.
@@ -39,11 +47,13 @@ class LocalQueue:
 
     adapter = LOCAL
 
-    def __init__(self, guard: JobGuard, *tasks: Callable[..., object], ctx: object = None) -> None:
+    def __init__(
+        self, guard: JobGuard, *tasks: Callable[..., object], ctx: object = None, at_once: int = 100
+    ) -> None:
         self._guard = guard
         self._tasks: Mapping[str, Task] = {task.name: task for task in map(_task_of, tasks)}
         self._ctx = ctx
-        self._jobs: dict[str, bool] = {}
+        self._limiter = anyio.CapacityLimiter(count("at_once", at_once))
         self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,31 +81,48 @@ class LocalQueue:
         if task is None:
             raise LetterRefused(job.replay.id, f"{job.task!r} is none of the tasks that run here")
         args, kwargs = self._arguments(task, job)
-        id = job.replay.job_id
-        if id in self._jobs:
+        runtime, id = self._guard.runtime, job.replay.job_id
+        token, sent = new_token(), now()
+        claim = Claim(self._record(id), id, token, runtime.lease, UNFINISHED)
+        with anyio.CancelScope(shield=True):  # what is claimed is to be started
+            reply = await runtime.store.claim(claim)
+        if reply.verdict is not Verdict.GRANTED:
             return False
-        self._jobs[id] = True
-        self._group.start_soon(self._run, task, job.replay, args, kwargs)
+        held = Held(claim.key, token, sent + runtime.lease)
+        runtime.heartbeat.add(held)
+        self._group.start_soon(self._run, task, job.replay, args, kwargs, held)
         return True
 
     async def pending(self, queue: str, job_id: str) -> bool:
-        """Whether a job has been started here and not ended."""
-        return self._jobs.get(job_id, False)
+        """Whether a job has been started, here or elsewhere, and not ended."""
+        record = await self._guard.store.look_up(self._record(job_id))
+        return record is not None and record.state is State.PROCESSING and record.wait > 0
 
-    async def _run(self, task: Task, replay: Replay, args: list[Any], kwargs: dict[str, Any]) -> None:
+    def _record(self, job_id: str) -> str:
+        return self._guard.runtime.record_key(letter_id(job_id))
+
+    async def _run(
+        self, task: Task, replay: Replay, args: list[Any], kwargs: dict[str, Any], held: Held
+    ) -> None:
+        runtime = self._guard.runtime
         guard = delivering.set(self._guard)
         ticket = arriving.set(Ticket(_LocalReplay(replay)))
         current = replaying.set(replay)
         try:
             assert task.wrapper is not None
-            await task.wrapper(*args, **kwargs)
+            async with self._limiter:
+                await task.wrapper(*args, **kwargs)
+        except StoreError:
+            logger.exception("letter %r could not be run again", replay.id)
         except Exception:  # it is in the letter
             pass
         finally:
-            self._jobs[replay.job_id] = False
             replaying.reset(current)
             arriving.reset(ticket)
             delivering.reset(guard)
+            await runtime.heartbeat.settled(held)
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                await runtime.store.forget(held.name)
 
     def _arguments(self, task: Task, job: ReplayJob) -> tuple[list[Any], dict[str, Any]]:
         try:

@@ -20,7 +20,7 @@ class Exit(IntEnum):
     REFUSED = 5
     """Not confirmed."""
     THRESHOLD = 6
-    """More than the number given with `--fail-over`."""
+    """More than the number given with `--fail-over`, or a guarantee that does not hold."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

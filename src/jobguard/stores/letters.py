@@ -99,7 +99,8 @@ class DeadLetter:
         requeues: how often the job was run again.
         version: of this layout.
         state: how far it has been worked through.
-        resolution: of a resolved one: `succeeded`, `duplicate` (another job did the work) or `discarded`.
+        resolution: of a resolved one: `succeeded`, `duplicate` (another job did the work), `discarded` or
+            `aborted` (in its queue).
         parameters: names of the positional arguments in a JSON payload.
         redact: which arguments the task wants masked.
         original: the payload before it was first edited; None = it never was.

@@ -46,10 +46,17 @@ async def patient(ctx: Context, label: str, script: list[str]) -> str:
     return await play(ctx, label, script)
 
 
+@retrying(attempts=1)
+@dead_letter(redact=("secret",))
+async def secretive(ctx: Context, label: str, script: list[str], secret: str) -> str:
+    """Fails with what it should not tell."""
+    raise ValueError(secret)
+
+
 @protect(lease=LEASE, hooks=[note_event])
 @configure
 class WorkerSettings:
-    functions = [unguarded, retried, keyed, waiting, undecided, patient]  # noqa: RUF012
+    functions = [unguarded, retried, keyed, waiting, undecided, patient, secretive]  # noqa: RUF012
     redis_settings = REDIS
     on_startup = note_startup
     poll_delay = 0.05

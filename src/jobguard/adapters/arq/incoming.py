@@ -69,18 +69,18 @@ def reading(deserializer: Deserializer | None, names: Collection[str], codec: Co
     decode: Callable[[bytes], Any] = pickle.loads if deserializer is None else deserializer
 
     def read(raw: bytes) -> dict[str, Any]:
-        replay, kept = None, raw
+        replay, kept, task = None, raw, None
         try:
             if is_replay(raw):
                 written = read_replay(raw)
-                replay, kept = written.replay, written.raw
+                replay, task, kept = written.replay, clip(written.task, NAME_LIMIT), written.raw
                 job = written.job(decode, codec)
             else:
                 job = decode(raw)
             name, enqueued_ms = str(job["f"]), int(job["et"])
             _ = job["a"], job["k"], job["t"]
         except Exception as error:
-            incoming.set(Incoming(raw, None, None, 0, error, replay=replay, kept=kept))
+            incoming.set(Incoming(raw, task, None, 0, error, replay=replay, kept=kept))
             return {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}
         incoming.set(Incoming(raw, clip(name, NAME_LIMIT), job["t"], enqueued_ms, replay=replay, kept=kept))
         return job if name in names else {**job, "f": CATCH_ALL}
@@ -95,6 +95,7 @@ class EndedUnseen:
     Attributes:
         expired: its payload had gone; otherwise it was aborted before its start.
         task: its name, or None where the payload had gone.
+        replay: the dead letter that it ran again, if any; None where the payload had gone.
     """
 
     job_id: str
@@ -104,6 +105,7 @@ class EndedUnseen:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     enqueued_ms: int
+    replay: Replay | None = None
 
 
 def writing(serializer: Serializer | None, ended: Callable[[EndedUnseen], None]) -> Serializer:
@@ -127,6 +129,7 @@ def writing(serializer: Serializer | None, ended: Callable[[EndedUnseen], None])
                         args=tuple(data["a"]),
                         kwargs=dict(data["k"]),
                         enqueued_ms=data["et"],
+                        replay=None if expired or job is None else job.replay,
                     )
                 )
         return encode(data)

@@ -19,9 +19,10 @@ from arq.utils import to_seconds
 from arq.worker import Function, Worker
 from arq.worker import func as arq_function
 
+from jobguard.adapters.arq.endings import Entry
 from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, reading, writing
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
-from jobguard.adapters.arq.worker import Context, Entry, RunningWorker, undeliverable_task
+from jobguard.adapters.arq.worker import Context, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
 from jobguard.codec import Codec
 from jobguard.errors import InvalidType, InvalidValue

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.codec import Codec
-from jobguard.errors import StoreError, StoreUnavailable
+from jobguard.errors import LetterRefused, StoreError, StoreUnavailable
 from jobguard.stores.letters import LetterQueue
 
 PAYLOAD_LIFE_MS = 30 * 86_400_000
@@ -43,9 +43,9 @@ ARGV  1 job id
       3 life         ms for which the payload is kept
 Returns 1, or 0 if there was one.
 ]]
-if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[4]) > 0 or redis.call('ZSCORE', KEYS[3], ARGV[1]) then
-  return 0
-end
+-- A payload alone is what a worker has left that died as it ended the job, or a caller before the queue was
+-- told; nobody will run it.
+if redis.call('EXISTS', KEYS[2], KEYS[4]) > 0 or redis.call('ZSCORE', KEYS[3], ARGV[1]) then return 0 end
 local time = redis.call('TIME')
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[3], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), ARGV[1])
@@ -69,7 +69,12 @@ class ArqQueue:
         """Put a job into its queue; False = a job with its id waits there, runs, or has left a result."""
         id = job.replay.job_id
         keys = (job_key_prefix + id, result_key_prefix + id, job.queue, in_progress_key_prefix + id)
-        reply = await self._ask(lambda: self._script(keys, (id, written(job), PAYLOAD_LIFE_MS)))
+        try:
+            reply = await self._ask(lambda: self._script(keys, (id, written(job), PAYLOAD_LIFE_MS)))
+        except StoreUnavailable:
+            raise
+        except StoreError as error:  # such as a queue's name that is the key of something else
+            raise LetterRefused(job.replay.id, f"its queue {job.queue!r} cannot take it: {error}") from error
         return int(reply) == 1
 
     async def pending(self, queue: str, job_id: str) -> bool:
@@ -94,7 +99,7 @@ class ArqQueue:
     async def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return await question()
-        except (OSError, redis.exceptions.RedisError) as error:
+        except (OSError, UnicodeError, redis.exceptions.RedisError) as error:
             kind = StoreUnavailable if _is_outage(error) else StoreError
             raise kind(f"ARQ's server: {error}") from error
 
@@ -143,7 +148,7 @@ def written(job: ReplayJob) -> bytes:
     values = {
         "jobguard": "replay",
         "version": 1,
-        "letter": [*replay.queue, replay.id, replay.number, replay.force],
+        "letter": [*replay.queue, replay.id, replay.number, replay.force, replay.variant],
         "task": job.task,
         "format": job.payload_format,
         "payload": job.payload,
@@ -160,9 +165,9 @@ def is_replay(raw: bytes) -> bool:
 def read_replay(raw: bytes) -> Written:
     """Such a payload, taken apart. Raises if it is none."""
     values = json.loads(raw)
-    namespace, queue, id, number, force = values["letter"]
+    namespace, queue, id, number, force, variant = values["letter"]
     return Written(
-        Replay(LetterQueue(str(namespace), str(queue)), str(id), int(number), bool(force)),
+        Replay(LetterQueue(str(namespace), str(queue)), str(id), int(number), bool(force), str(variant)),
         str(values["task"]),
         str(values["payload"]),
         str(values["format"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 
 from jobguard.adapters.base import served_name
 from jobguard.errors import StoreError
@@ -38,8 +37,7 @@ class Serving:
     async def aclose(self) -> None:
         if self._work is not None:
             self._work.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._work
+            await asyncio.wait({self._work})
 
     async def _announce(self) -> None:
         runtime = self._runtime

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,22 +15,20 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 from redis.exceptions import RedisError
 
 from jobguard.adapters.arq.delivery import ArqDelivery
+from jobguard.adapters.arq.endings import Endings, Entry
 from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, Incoming, incoming
 from jobguard.adapters.arq.serving import Serving
-from jobguard.adapters.base import Replay, Terms, Ticket, arriving
+from jobguard.adapters.base import Ticket, arriving
 from jobguard.errors import LeaseLost, StoreError, Undeliverable
-from jobguard.events import DeadLettered, Failed, StoreFailed
 from jobguard.events import LeaseLost as LeaseLostEvent
+from jobguard.events import StoreFailed
 from jobguard.guard import JobGuard, delivering
-from jobguard.job import NO_HISTORY, JobRef
-from jobguard.keeping import keep
+from jobguard.job import JobRef
 from jobguard.leases import Heartbeat, Held, new_token, now
-from jobguard.letters import Arguments, End, letter_id, type_name, write_letter
-from jobguard.persistence import persist
-from jobguard.policies import DAY, DeadLettering
-from jobguard.replays import SUCCEEDED, keep_again, overtaken, replaying, resolve
+from jobguard.letters import type_name
+from jobguard.policies import DeadLettering
+from jobguard.replays import replaying
 from jobguard.scopes import Deadline
-from jobguard.stores.base import Settlement, State
 from jobguard.stores.letters import UNKNOWN_TASK
 from jobguard.task import Task
 
@@ -51,25 +48,6 @@ T = TypeVar("T")
 Context = dict[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A function of the worker.
-
-    Attributes:
-        name: what ARQ knows it by.
-        call: the coroutine function.
-        task: its guard, also one under foreign decorators; None = it keeps ARQ's own behaviour.
-        terms: what the worker's settings lay down for it.
-        cron: ARQ started it by the clock.
-    """
-
-    name: str
-    call: Callable[..., Awaitable[object]]
-    task: Task | None
-    terms: Terms
-    cron: bool
-
-
 class RunningWorker:
     """One ARQ worker between start-up and shutdown.
 
@@ -87,6 +65,7 @@ class RunningWorker:
         self._entries = entries
         runtime = guard.runtime
         self._lease = runtime.lease
+        self._endings = Endings(guard, entries)
         self._marks = Heartbeat(runtime.lease, self._renew_marks, self._renewal_failed, runtime.background)
         self._unfinished: dict[str, ArqDelivery] = {}
         tasks = [name for name in entries if name != CATCH_ALL]
@@ -146,7 +125,8 @@ class RunningWorker:
                     if job.replay is None or entry.task is not None:
                         result = await self._call(entry, ctx, args, kwargs)
                     else:
-                        result = await self._replay(entry, ctx, args, kwargs, job.replay, delivery)
+                        body = functools.partial(self._call, entry, ctx, args, kwargs)
+                        result = await self._endings.replayed(body, job.replay, delivery, args, kwargs)
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
                         return result
@@ -184,48 +164,6 @@ class RunningWorker:
                 raise JobExecutionFailed("the worker has retry_jobs=False") from error
             raise
 
-    async def _replay(
-        self,
-        entry: Entry,
-        ctx: Context,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        replay: Replay,
-        delivery: ArqDelivery,
-    ) -> object:
-        """Run a dead letter's job again whose function has no guard now, and tell the letter how it ended."""
-        store, queue = self.guard.store, replay.queue
-        name, identity = entry.name, delivery.ref.identity
-        state = await overtaken(store, queue, replay)
-        if state is not None:
-            return None
-        try:
-            result = await self._call(entry, ctx, args, kwargs)
-        except (Retry, RetryJob):
-            raise
-        except Exception as error:
-            end = End(
-                adapter=delivery.adapter,
-                job=delivery.ref,
-                task=name,
-                key=None,
-                history=NO_HISTORY,
-                error=error,
-                reason="exhausted",
-                raw=delivery.payload,
-            )
-            letter = write_letter(
-                end, DeadLettering(replay.queue.name), self.guard.runtime.codec, Arguments(args, kwargs, ())
-            )
-            await self._persist(
-                lambda: keep_again(store, queue, replay, letter), self._told(name, identity, "put_letter")
-            )
-            raise
-        await self._persist(
-            lambda: resolve(store, queue, replay, SUCCEEDED), self._told(name, identity, "resolve_letter")
-        )
-        return result
-
     def _delivery(self, entry: Entry, ctx: Context, job: Incoming, held: Held) -> ArqDelivery:
         earlier = (job.tries or 1) - 1
         return ArqDelivery(
@@ -253,7 +191,7 @@ class RunningWorker:
         try:
             score = await self.pool.zscore(self.queue, delivery.ref.id)
             if delivery.settlement is not None and score is None:
-                await self._aborted(delivery.settlement, self._entries.get(delivery.task or ""))
+                await self._endings.aborted(delivery.settlement, delivery.task, delivery.replay)
             elif delivery.lost:
                 await self._bury_ghost(delivery)
             elif self._is_cron(delivery):
@@ -266,30 +204,6 @@ class RunningWorker:
         entry = self._entries.get(delivery.task or "")
         return entry is not None and entry.cron
 
-    async def _aborted(self, settlement: Settlement, entry: Entry | None) -> None:
-        """A cancelled job that is not in its queue any more was aborted: it ends, and frees its key."""
-        ended = settlement._replace(state=State.FAILED, keep=DAY, history="", body="aborted in its queue")
-        task = "" if entry is None else entry.name
-        failed = self._told(task, settlement.owner, "settle")
-        if (await self._persist(lambda: self.guard.store.settle(ended), failed)).accepted:
-            keyed = entry is not None and entry.task is not None and entry.task.make_key is not None
-            key = settlement.key.removeprefix(self.guard.runtime.record_key("")) if keyed else None
-            self.guard.runtime.emit(
-                Failed(task=task, job=settlement.owner, key=key, reason="aborted", error="")
-            )
-
-    async def _persist(self, write: Callable[[], Awaitable[T]], failed: Callable[[StoreError], None]) -> T:
-        """Write what no later run will, trying for as long as a lease lasts."""
-        return await persist(write, failed, now() + self._lease, self.guard.runtime.background)
-
-    def _told(self, task: str, job: str, operation: str) -> Callable[[Exception], None]:
-        """What tells hooks of a failure."""
-
-        def tell(error: Exception) -> None:
-            self.guard.runtime.emit(StoreFailed(task=task, job=job, operation=operation, error=repr(error)))
-
-        return tell
-
     async def _bury_ghost(self, delivery: ArqDelivery) -> None:
         """Remove the queue entry that a lost run's end created for a job that had ended elsewhere."""
         async with self.pool.pipeline(transaction=True) as pipe:
@@ -301,69 +215,7 @@ class RunningWorker:
 
     def ended_unseen(self, job: EndedUnseen) -> None:
         """ARQ ended a job without calling its function; called in the middle of that."""
-        self.guard.runtime.background.owe(lambda: self._record_unseen(job))
-
-    async def _record_unseen(self, job: EndedUnseen) -> None:
-        runtime = self.guard.runtime
-        # Nobody knows when an expired job was enqueued; each end of such an id is another job's.
-        ref = JobRef(job.queue, job.job_id, job.enqueued_ms, secrets.token_hex(8) if job.expired else "")
-        try:
-            if job.expired:
-                await self._expired(ref)
-                return
-            entry = self._entries.get(job.task or "")
-            task = None if entry is None else entry.task
-            if task is not None:
-                own = letter_id(ref.identity)
-                digest = own if task.make_key is None else task.make_key(({}, *job.args), job.kwargs).digest
-                await self._aborted(
-                    Settlement(
-                        key=runtime.record_key(digest),
-                        owner=ref.identity,
-                        token=secrets.token_urlsafe(9),
-                        fence=None,
-                        state=State.FAILED,
-                        lasts=0.0,
-                        keep=DAY,
-                    ),
-                    entry,
-                )
-        except StoreError as error:  # hooks have been told of each try
-            logger.error("the end of job %r could not be recorded: %r", ref.id, error)
-        except Exception as error:  # a key function is the user's code
-            logger.error("the end of job %r could not be recorded: %s", ref.id, type_name(error))
-            self._told(job.task or "", ref.identity, "settle")(error)
-
-    async def _expired(self, ref: JobRef) -> None:
-        """Keep what is known of a job whose payload ran out before it could run."""
-        runtime = self.guard.runtime
-        error = Undeliverable("expired", f"the payload of job {ref.id!r} ran out before the job could run")
-        end = End(
-            adapter=ArqDelivery.adapter,
-            job=ref,
-            task=UNKNOWN_TASK,
-            key=None,
-            history=NO_HISTORY,
-            error=error,
-            reason=error.reason,
-            raw=None,
-        )
-        policy = DeadLettering()
-        letter = write_letter(end, policy, runtime.codec, None)
-        queue = runtime.letter_queue(policy.queue)
-        await self._persist(
-            lambda: keep(runtime, queue, letter, policy), self._told(UNKNOWN_TASK, ref.identity, "put_letter")
-        )
-        runtime.emit(
-            DeadLettered(
-                task=UNKNOWN_TASK,
-                job=ref.identity,
-                queue=policy.queue,
-                id=letter.id,
-                reason=error.reason,
-                error=str(error),
-            )
-        )
+        self.guard.runtime.background.owe(lambda: self._endings.unseen(job))
 
     async def aclose(self) -> None:
         """Finish what is still to be recorded."""

@@ -1,0 +1,237 @@
+"""Ends of jobs that no guard sees: what ARQ ends by itself, and replays of functions without a guard."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from arq.worker import Retry, RetryJob
+
+from jobguard.adapters.arq.delivery import ArqDelivery
+from jobguard.adapters.arq.incoming import EndedUnseen
+from jobguard.adapters.base import Replay, Terms, replay_of
+from jobguard.errors import StoreError, Undeliverable
+from jobguard.events import DeadLettered, Failed, OutcomeLost, StoreFailed
+from jobguard.guard import JobGuard
+from jobguard.job import NO_HISTORY, JobRef
+from jobguard.keeping import keep
+from jobguard.leases import now
+from jobguard.letters import Arguments, End, letter_id, type_name, write_letter
+from jobguard.persistence import persist
+from jobguard.policies import DAY, DeadLettering
+from jobguard.replays import ABORTED, SUCCEEDED, is_due, keep_again, letter_behind, resolve
+from jobguard.settling import OUTAGE_PAUSE
+from jobguard.stores.base import Settlement, State
+from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter
+from jobguard.task import Task
+
+logger: logging.Logger = logging.getLogger("jobguard.arq")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A function of the worker.
+
+    Attributes:
+        name: what ARQ knows it by.
+        call: the coroutine function.
+        task: its guard, also one under foreign decorators; None = it keeps ARQ's own behaviour.
+        terms: what the worker's settings lay down for it.
+        cron: ARQ started it by the clock.
+    """
+
+    name: str
+    call: Callable[..., Awaitable[object]]
+    task: Task | None
+    terms: Terms
+    cron: bool
+
+
+class Endings:
+    """Writes down how jobs have ended.
+
+    Args:
+        guard: where the worker's jobs are guarded.
+        entries: its functions by name.
+    """
+
+    def __init__(self, guard: JobGuard, entries: Mapping[str, Entry]) -> None:
+        self._guard = guard
+        self._entries = entries
+
+    async def aborted(self, settlement: Settlement, task: str | None, replay: Replay | None) -> None:
+        """A cancelled job that is not in its queue any more was aborted: it ends, and frees its key."""
+        entry = self._entries.get(task or "")
+        ended = settlement._replace(state=State.FAILED, keep=DAY, history="", body="aborted in its queue")
+        name = "" if entry is None else entry.name
+        guard = self._guard
+        failed = self._told(name, settlement.owner, "settle")
+        if (await self._persist(lambda: guard.store.settle(ended), failed)).accepted:
+            await self._abandoned(replay, settlement.owner)
+            keyed = entry is not None and entry.task is not None and entry.task.make_key is not None
+            key = settlement.key.removeprefix(guard.runtime.record_key("")) if keyed else None
+            guard.runtime.emit(Failed(task=name, job=settlement.owner, key=key, reason="aborted", error=""))
+
+    async def _abandoned(self, replay: Replay | None, identity: str) -> None:
+        """Whoever aborts a replay does not want the work: its letter is resolved."""
+        if replay is not None:
+            await self._persist(
+                lambda: resolve(self._guard.store, replay.queue, replay, ABORTED),
+                self._told("", identity, "resolve_letter"),
+            )
+
+    async def replayed(
+        self,
+        body: Callable[[], Awaitable[object]],
+        replay: Replay,
+        delivery: ArqDelivery,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> object:
+        """Run a dead letter's job again whose function has no guard now, and tell the letter how it ended.
+
+        What ARQ itself ends (its own timeout, `max_tries`) the letter is not told of: it stays requeued.
+        """
+        store, queue = self._guard.store, replay.queue
+        name, identity = delivery.task or UNKNOWN_TASK, delivery.ref.identity
+        try:
+            letter = await letter_behind(store, queue, replay)
+        except StoreError as error:
+            self._told(name, identity, "get_letter")(error)
+            await delivery.give_back(OUTAGE_PAUSE, error)
+        if letter is not None and not is_due(letter, replay):
+            return None
+        try:
+            result = await body()
+        except (Retry, RetryJob):
+            raise
+        except Exception as error:
+            if not delivery.lost:
+                again = self._again(delivery, name, error, letter, args, kwargs)
+                try:
+                    await self._persist(
+                        lambda: keep_again(store, queue, replay, again),
+                        self._told(name, identity, "put_letter"),
+                    )
+                except StoreError as outage:
+                    await delivery.give_back(OUTAGE_PAUSE, outage)
+            raise
+        if not delivery.lost:
+            try:
+                await self._persist(
+                    lambda: resolve(store, queue, replay, SUCCEEDED),
+                    self._told(name, identity, "resolve_letter"),
+                )
+            except StoreError as error:
+                status, runtime = State.SUCCESS.status, self._guard.runtime
+                runtime.emit(OutcomeLost(task=name, job=identity, outcome=status, error=repr(error)))
+        return result
+
+    def _again(
+        self,
+        delivery: ArqDelivery,
+        task: str,
+        error: Exception,
+        letter: DeadLetter | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> DeadLetter:
+        """The letter of a replay that has failed again, masked as the one before was."""
+        redact, names = (letter.redact, letter.parameters) if letter is not None else ((), ())
+        end = _end(delivery.ref, task, error, "exhausted", delivery.payload)
+        policy = DeadLettering(redact=redact)
+        return write_letter(end, policy, self._guard.runtime.codec, Arguments(args, kwargs, names))
+
+    async def unseen(self, job: EndedUnseen) -> None:
+        """ARQ has ended a job without calling its function. Never raises."""
+        # Nobody knows when an expired job was enqueued; each end of such an id is another job's.
+        ref = JobRef(job.queue, job.job_id, job.enqueued_ms, secrets.token_hex(8) if job.expired else "")
+        try:
+            if job.expired:
+                await self._expired(ref)
+            else:
+                await self._aborted_unseen(job, ref)
+        except StoreError as error:  # hooks have been told of each try
+            logger.error("the end of job %r could not be recorded: %r", ref.id, error)
+        except Exception as error:  # a key function is the user's code
+            logger.error("the end of job %r could not be recorded: %s", ref.id, type_name(error))
+            self._told(job.task or "", ref.identity, "settle")(error)
+
+    async def _aborted_unseen(self, job: EndedUnseen, ref: JobRef) -> None:
+        entry = self._entries.get(job.task or "")
+        task: Task | None = None if entry is None else entry.task
+        if task is None:
+            await self._abandoned(job.replay, ref.identity)
+            return
+        own = letter_id(ref.identity)
+        digest = own if task.make_key is None else task.make_key(({}, *job.args), job.kwargs).digest
+        settlement = Settlement(
+            key=self._guard.runtime.record_key(digest),
+            owner=ref.identity,
+            token=secrets.token_urlsafe(9),
+            fence=None,
+            state=State.FAILED,
+            lasts=0.0,
+            keep=DAY,
+        )
+        await self.aborted(settlement, job.task, job.replay)
+
+    async def _expired(self, ref: JobRef) -> None:
+        """Keep what is known of a job whose payload ran out before it could run."""
+        runtime = self._guard.runtime
+        error = Undeliverable("expired", f"the payload of job {ref.id!r} ran out before the job could run")
+        policy = DeadLettering()
+        letter = write_letter(_end(ref, UNKNOWN_TASK, error, error.reason, None), policy, runtime.codec, None)
+        replay = replay_of(ref.id)
+        queue = runtime.letter_queue(policy.queue) if replay is None else replay.queue
+
+        async def write() -> None:
+            if replay is None:
+                await keep(runtime, queue, letter, policy)
+            else:
+                await keep_again(runtime.store, queue, replay, letter)
+
+        await self._persist(write, self._told(UNKNOWN_TASK, ref.identity, "put_letter"))
+        runtime.emit(
+            DeadLettered(
+                task=UNKNOWN_TASK,
+                job=ref.identity,
+                queue=queue.name,
+                id=letter.id if replay is None else replay.id,
+                reason=error.reason,
+                error=str(error),
+            )
+        )
+
+    async def _persist(self, write: Callable[[], Awaitable[T]], failed: Callable[[StoreError], None]) -> T:
+        """Write what no later run will, trying for as long as a lease lasts."""
+        runtime = self._guard.runtime
+        return await persist(write, failed, now() + runtime.lease, runtime.background)
+
+    def _told(self, task: str, job: str, operation: str) -> Callable[[Exception], None]:
+        """What tells hooks of a failure."""
+
+        def tell(error: Exception) -> None:
+            runtime = self._guard.runtime
+            runtime.emit(StoreFailed(task=task, job=job, operation=operation, error=repr(error)))
+
+        return tell
+
+
+def _end(ref: JobRef, task: str, error: Exception, reason: str, raw: bytes | None) -> End:
+    """The end of a job of which nothing else is known."""
+    return End(
+        adapter=ArqDelivery.adapter,
+        job=ref,
+        task=task,
+        key=None,
+        history=NO_HISTORY,
+        error=error,
+        reason=reason,
+        raw=raw,
+    )

@@ -1,0 +1,197 @@
+"""Letters that change while they are requeued: by operators, workers and crashes that come in between."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from jobguard import DeadLetterQueue, Filter, JobGuard, dead_letter
+from jobguard.adapters.base import ReplayJob, replay_of
+from jobguard.adapters.rerun import LocalQueue
+from jobguard.errors import InvalidValue
+from jobguard.exchange import import_
+from jobguard.letters import to_text
+from jobguard.replays import SUCCEEDED, is_due, resolve
+from jobguard.requeueing import Status
+from jobguard.stores.letters import LetterState
+from tests.letters.making import keep, letter
+from tests.letters.replaying import Recorder, letter_with
+
+pytestmark = pytest.mark.anyio
+
+Meanwhile = Callable[[], Awaitable[object]]
+
+
+class Interfering(Recorder):
+    """A queue where something happens the first time that it is asked for something."""
+
+    def __init__(
+        self,
+        *,
+        enqueued: Meanwhile | None = None,
+        asked: Meanwhile | None = None,
+        waiting: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(waiting=waiting)
+        self._enqueued = enqueued
+        self._asked = asked
+
+    async def enqueue(self, job: ReplayJob) -> bool:
+        new = await super().enqueue(job)
+        if self._enqueued is not None:
+            meanwhile, self._enqueued = self._enqueued, None
+            await meanwhile()
+        return new
+
+    async def pending(self, queue: str, job_id: str) -> bool:
+        if self._asked is not None:
+            meanwhile, self._asked = self._asked, None
+            await meanwhile()
+            return False
+        return await super().pending(queue, job_id)
+
+
+async def requeue_once(letters: DeadLetterQueue) -> ReplayJob:
+    """Put the letter `a` into a queue that runs nothing; its job."""
+    via = Recorder()
+    await letters.requeue("a", via=via, unserved=True)
+    return via.jobs[0]
+
+
+async def test_a_job_that_succeeds_while_it_is_asked_for_is_not_run_again(
+    guard: JobGuard, letters: DeadLetterQueue
+) -> None:
+    """The letter is looked at again before a requeued one is given another number."""
+    await keep(letters, letter("a"))
+    job = await requeue_once(letters)
+
+    async def succeed() -> None:
+        await resolve(guard.store, job.replay.queue, job.replay, SUCCEEDED)
+
+    via = Interfering(asked=succeed)
+    [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
+    assert (outcome.status, via.jobs) == (Status.REFUSED, [])
+    assert (await letter_with(letters, "a")).state is LetterState.RESOLVED
+
+
+async def test_a_job_that_ends_before_its_letter_is_written_keeps_its_end(
+    guard: JobGuard, letters: DeadLetterQueue
+) -> None:
+    """Whoever has enqueued it does not write over what its worker has written."""
+    await keep(letters, letter("a"))
+    via: Interfering
+
+    async def succeed() -> None:
+        replay = via.jobs[0].replay
+        await resolve(guard.store, replay.queue, replay, SUCCEEDED)
+
+    via = Interfering(enqueued=succeed)
+    [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
+    assert outcome.status is Status.REQUEUED
+    assert (await letter_with(letters, "a")).resolution == "succeeded"
+
+
+async def test_a_letter_that_is_removed_before_its_turn_is_not_run(letters: DeadLetterQueue) -> None:
+    """Each letter is read when its turn comes, however long ago its page was."""
+    await keep(letters, letter("a"), letter("b"))
+    via = Interfering(enqueued=lambda: letters.remove("b"))
+    report = await letters.requeue(Filter(), via=via, unserved=True, rate=1000.0, canary=0, limit=None)
+    statuses = {outcome.id: outcome.status for outcome in report.outcomes}
+    assert statuses["a"] is Status.REQUEUED
+    assert [job.replay.id for job in via.jobs] in (["a"], ["a", "b"], ["b", "a"])
+    assert (statuses["b"] is Status.MISSING) is ("b" not in {job.replay.id for job in via.jobs})
+
+
+async def test_a_letter_that_is_edited_before_its_turn_runs_with_its_new_arguments(
+    letters: DeadLetterQueue,
+) -> None:
+    """The job has what the letter says."""
+    await keep(letters, letter("a", args=["x"]), letter("b", args=["y"]))
+    via = Interfering(enqueued=lambda: letters.edit("b", {"to": "z"}))
+    async for _ in letters.each():
+        pass
+    report = await letters.requeue(["a", "b"], via=via, unserved=True, rate=9.0)
+    assert [outcome.status for outcome in report.outcomes] == [Status.REQUEUED] * 2
+    assert '"z"' in via.jobs[1].payload
+
+
+async def test_an_edit_after_a_crash_has_its_own_job_and_the_old_one_is_not_due(
+    letters: DeadLetterQueue,
+) -> None:
+    """The job that was enqueued before the crash has the old arguments: it is not what the letter waits for."""
+
+    class Crash(Exception):
+        pass
+
+    async def crash() -> None:
+        raise Crash
+
+    await keep(letters, letter("a", args=["x"]))
+    via = Interfering(enqueued=crash)
+    with pytest.raises(Crash):
+        await letters.requeue("a", via=via, unserved=True)
+    await letters.edit("a", {"to": "z"})
+    [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
+    assert outcome.status is Status.REQUEUED
+    old, new = via.jobs
+    now = await letter_with(letters, "a")
+    assert (is_due(now, old.replay), is_due(now, new.replay)) == (False, True)
+    assert replay_of(new.replay.job_id) == new.replay
+
+
+async def test_an_edit_between_enqueueing_and_writing_is_enqueued_too(letters: DeadLetterQueue) -> None:
+    """A requeue that finds its letter edited puts the job with the new arguments into the queue as well."""
+    await keep(letters, letter("a", args=["x"]))
+    via = Interfering(enqueued=lambda: letters.edit("a", {"to": "z"}))
+    [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
+    assert outcome.job_id == via.jobs[1].replay.job_id
+    assert is_due(await letter_with(letters, "a"), via.jobs[1].replay)
+
+
+async def test_two_ways_of_one_kind_are_refused(letters: DeadLetterQueue) -> None:
+    """Else jobs would go one of them, and nobody could say which."""
+    with pytest.raises(InvalidValue, match="via must lead to each queue library once"):
+        await letters.requeue("a", via=[Recorder(), Recorder()])
+
+
+async def test_a_key_out_of_a_file_that_is_none_is_refused_by_itself(
+    guard: JobGuard, letters: DeadLetterQueue
+) -> None:
+    """What the store has under it may be anything."""
+    hostile = to_text(letter("a", key="dlq"))
+    good = to_text(replace(letter("b"), failed_at=2.0))
+    assert (await import_(letters, [hostile, good])).imported == 2
+    report = await letters.requeue(Filter(), via=Recorder(), unserved=True)
+    assert {outcome.id: outcome.status for outcome in report.outcomes}["b"] is Status.REQUEUED
+
+
+@pytest.mark.parametrize(
+    "changes", [{"requeues": -1}, {"requeues": 10**30}, {"queue": "a\nb"}, {"adapter": "x" * 300}], ids=str
+)
+async def test_lines_with_impossible_values_are_refused(
+    letters: DeadLetterQueue, changes: dict[str, object]
+) -> None:
+    """They would break whatever is made of them later."""
+    line = to_text(letter("a", **changes))
+    assert (await import_(letters, [line])).refusals == 1
+
+
+async def test_two_local_queues_run_a_letter_once(guard: JobGuard, letters: DeadLetterQueue) -> None:
+    """The job is claimed while it runs, as another process would see."""
+    runs: list[str] = []
+    second: LocalQueue
+
+    @dead_letter
+    async def send(to: str) -> None:
+        runs.append(to)
+        [outcome] = (await letters.requeue("a", via=second)).outcomes
+        runs.append(outcome.status)
+
+    name: str = send.__jobguard__.name  # type: ignore[attr-defined]
+    await keep(letters, letter("a", args=["x"], task=name))
+    async with LocalQueue(guard, send) as first, LocalQueue(guard, send) as second:
+        await letters.requeue("a", via=first)
+    assert runs == ["x", Status.WAITING]
+    assert (await letter_with(letters, "a")).resolution == "succeeded"
