@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,14 +28,8 @@ Meanwhile = Callable[[], Awaitable[object]]
 class Interfering(Recorder):
     """A queue where something happens the first time that it is asked for something."""
 
-    def __init__(
-        self,
-        *,
-        enqueued: Meanwhile | None = None,
-        asked: Meanwhile | None = None,
-        waiting: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(waiting=waiting)
+    def __init__(self, *, enqueued: Meanwhile | None = None, asked: Meanwhile | None = None) -> None:
+        super().__init__()
         self._enqueued = enqueued
         self._asked = asked
 
@@ -97,11 +92,9 @@ async def test_a_letter_that_is_removed_before_its_turn_is_not_run(letters: Dead
     """Each letter is read when its turn comes, however long ago its page was."""
     await keep(letters, letter("a"), letter("b"))
     via = Interfering(enqueued=lambda: letters.remove("b"))
-    report = await letters.requeue(Filter(), via=via, unserved=True, rate=1000.0, canary=0, limit=None)
-    statuses = {outcome.id: outcome.status for outcome in report.outcomes}
-    assert statuses["a"] is Status.REQUEUED
-    assert [job.replay.id for job in via.jobs] in (["a"], ["a", "b"], ["b", "a"])
-    assert (statuses["b"] is Status.MISSING) is ("b" not in {job.replay.id for job in via.jobs})
+    report = await letters.requeue(Filter(), via=via, unserved=True, rate=9.0)  # one at a time
+    assert [outcome.status for outcome in report.outcomes] == [Status.REQUEUED, Status.MISSING]
+    assert [job.replay.id for job in via.jobs] == ["a"]
 
 
 async def test_a_letter_that_is_edited_before_its_turn_runs_with_its_new_arguments(
@@ -110,8 +103,6 @@ async def test_a_letter_that_is_edited_before_its_turn_runs_with_its_new_argumen
     """The job has what the letter says."""
     await keep(letters, letter("a", args=["x"]), letter("b", args=["y"]))
     via = Interfering(enqueued=lambda: letters.edit("b", {"to": "z"}))
-    async for _ in letters.each():
-        pass
     report = await letters.requeue(["a", "b"], via=via, unserved=True, rate=9.0)
     assert [outcome.status for outcome in report.outcomes] == [Status.REQUEUED] * 2
     assert '"z"' in via.jobs[1].payload
@@ -120,7 +111,7 @@ async def test_a_letter_that_is_edited_before_its_turn_runs_with_its_new_argumen
 async def test_an_edit_after_a_crash_has_its_own_job_and_the_old_one_is_not_due(
     letters: DeadLetterQueue,
 ) -> None:
-    """The job that was enqueued before the crash has the old arguments: it is not what the letter waits for."""
+    """The job that was enqueued before the crash has the old arguments: its letter waits for other ones."""
 
     class Crash(Exception):
         pass
@@ -171,7 +162,7 @@ async def test_a_key_out_of_a_file_that_is_none_is_refused_by_itself(
     "changes", [{"requeues": -1}, {"requeues": 10**30}, {"queue": "a\nb"}, {"adapter": "x" * 300}], ids=str
 )
 async def test_lines_with_impossible_values_are_refused(
-    letters: DeadLetterQueue, changes: dict[str, object]
+    letters: DeadLetterQueue, changes: dict[str, Any]
 ) -> None:
     """They would break whatever is made of them later."""
     line = to_text(letter("a", **changes))

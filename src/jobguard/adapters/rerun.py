@@ -84,14 +84,14 @@ class LocalQueue:
         runtime, id = self._guard.runtime, job.replay.job_id
         token, sent = new_token(), now()
         claim = Claim(self._record(id), id, token, runtime.lease, UNFINISHED)
+        granted = False
         with anyio.CancelScope(shield=True):  # what is claimed is to be started
-            reply = await runtime.store.claim(claim)
-        if reply.verdict is not Verdict.GRANTED:
-            return False
-        held = Held(claim.key, token, sent + runtime.lease)
-        runtime.heartbeat.add(held)
-        self._group.start_soon(self._run, task, job.replay, args, kwargs, held)
-        return True
+            granted = (await runtime.store.claim(claim)).verdict is Verdict.GRANTED
+            if granted:
+                held = Held(claim.key, token, sent + runtime.lease)
+                runtime.heartbeat.add(held)
+                self._group.start_soon(self._run, task, job.replay, args, kwargs, held)
+        return granted
 
     async def pending(self, queue: str, job_id: str) -> bool:
         """Whether a job has been started, here or elsewhere, and not ended."""
