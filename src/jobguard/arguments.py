@@ -23,6 +23,21 @@ SHOWN = 500
 """Characters of a value before and after an edit."""
 
 
+class Typed(str):
+    """A value as somebody typed it: JSON if it is any, but text where a number or a word replaces text."""
+
+    __slots__ = ()
+
+    def in_place_of(self, before: object) -> object:
+        try:
+            value = json.loads(self)
+        except (ValueError, RecursionError):
+            return str(self)
+        if isinstance(before, str) and not isinstance(value, (str, dict, list)):
+            return str(self)  # digits are no number in place of a text: a telephone's, an account's
+        return cast(object, value)
+
+
 class NotEditable(Exception):
     """A letter's arguments cannot be changed so; the message says why. Never leaves this package."""
 
@@ -107,6 +122,8 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     for path, value in changes.items():
         head, *rest = path.split(".")
         before = _value_at(_by_name(letter, args, kwargs), path)
+        if isinstance(value, Typed):
+            value = value.in_place_of(before)
         place = _place(letter, args, kwargs, head)
         if isinstance(place, int):
             args[place] = _changed(args[place], rest, value, path)

@@ -336,9 +336,11 @@ class DeadLetterQueue:
     ) -> int:
         """Remove the oldest letters; how many those were. They count as evicted.
 
+        With both `older_than` and `keep`, a letter goes only if it is old and not one of the newest.
+
         Args:
             older_than: those that came into the queue so long ago: `"30d"`, seconds or a timedelta.
-            keep: as many as are over this number.
+            keep: the newest ones stay, so many of them.
             state: only `"dead"`, `"requeued"` or `"resolved"` ones; default `"all"`.
             on_evict: given the letters before they are removed; if it raises, they stay.
             dry_run: say how many it would be, and remove nothing.

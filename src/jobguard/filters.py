@@ -104,6 +104,8 @@ class Filter:
                 )
             if put in into:
                 raise InvalidValue(f"{name!r} is given twice; write it once")
+            if into is settings and _ANOTHER.search(value):
+                raise InvalidValue(f"{term!r} looks like several filters in one: quote each by itself")
             into[put] = _value(value) if into is arguments else _READ[name](value)
         make = cast("Callable[..., Filter]", cls)
         return make(**settings, arguments=arguments)
@@ -282,6 +284,9 @@ _READ: dict[str, Callable[[str], object]] = {
     "attempts": _read_attempts,
     "key": str,
 }
+
+
+_ANOTHER = re.compile(rf"\s(?:{'|'.join(_READ)}|arg\.\S+)=")
 
 
 def _value(text: str) -> object:

@@ -96,11 +96,10 @@ async def _bring_down(letters: DeadLetterQueue, policy: DeadLettering) -> int:
 
     removed = 0
     for state in (LetterState.RESOLVED, LetterState.DEAD):
-        room: int | None = None
+        if policy.retention is not None:
+            removed += await letters.prune(older_than=policy.retention, state=state, on_evict=policy.on_evict)
         if policy.max_entries is not None:
             others = await letters.count(Filter(state="all")) - await letters.count(Filter(state=state))
             room = max(policy.max_entries - others, 0)
-        removed += await letters.prune(
-            older_than=policy.retention, keep=room, state=state, on_evict=policy.on_evict
-        )
+            removed += await letters.prune(keep=room, state=state, on_evict=policy.on_evict)
     return removed

@@ -184,10 +184,14 @@ def from_text(text: str) -> DeadLetter:
     """
     try:
         values = json.loads(text)
+        missing = [name for name in _KINDS if name not in _OPTIONAL and name not in values]
+        if missing:
+            raise KeyError(f"it lacks {', '.join(missing[:5])}{' …' if missing[5:] else ''}")
         known: dict[str, Any] = {name: _checked(name, values[name]) for name in _KINDS if name in values}
         return DeadLetter(**known)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StoreError(f"a dead letter in the store cannot be read: {error!r}") from error
+        reason = error.args[0] if isinstance(error, KeyError) else clip(str(error), 200)
+        raise StoreError(f"this is no dead letter: {reason}") from error
 
 
 _KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(DeadLetter)}

@@ -52,7 +52,7 @@ async def prune(
     dry_run: bool,
     progress: Progress | None,
 ) -> int:
-    """Remove the oldest of the letters that a query means: what is too old, and what is too much."""
+    """Remove the oldest letters that a query means: what is too old, and (where both are asked) too much."""
     if older_than is None and keep is None:
         raise InvalidValue("older_than and keep must not both be None: say what is to go")
     letters = place.store.letters
@@ -65,8 +65,12 @@ async def prune(
         return 0 if least is None else await letters.count(place.queue, query) - least
 
     if dry_run:
-        old = 0 if older_than is None else await letters.count(place.queue, query._replace(until=until))
-        return max(old, await spare(), 0)
+        bounds: list[int] = []
+        if older_than is not None:
+            bounds.append(await letters.count(place.queue, query._replace(until=until)))
+        if least is not None:
+            bounds.append(max(await spare(), 0))
+        return min(bounds)
     removed = 0
     cursor: str | None = None
     while True:
@@ -76,7 +80,9 @@ async def prune(
         # Counted after the page: what others have removed since is in the page, and not too much any more.
         much = await spare()
         meant = [
-            entry for number, entry in enumerate(page.entries) if number < much or entry.arrival <= until
+            entry
+            for number, entry in enumerate(page.entries)
+            if (least is None or number < much) and (older_than is None or entry.arrival <= until)
         ]
         if on_evict is not None and meant:
             on_evict([letter_in(entry) for entry in meant])

@@ -168,7 +168,9 @@ class Returning:
                 return Requeued(entry.id, Status.REFUSED, None, str(error))
         replay = self._replay(letter, letter.requeues + 1)
         if orders.dry_run:
-            return Requeued(entry.id, Status.WOULD, replay.job_id)
+            edits = letter.edits[-len(orders.edit) :] if orders.edit else ()
+            changes = "; ".join(f"{each.path}: {each.before} -> {each.after}" for each in edits)
+            return Requeued(entry.id, Status.WOULD, replay.job_id, changes)
         if orders.edit:
             if not await self._store.letters.replace(self._queue, entry_of(letter, entry.revision)):
                 return None
@@ -242,7 +244,10 @@ class Returning:
             return f"its key {letter.key!r} cannot be looked up: {error}"
         if record is None or record.wait <= 0 or record.state not in _AT_WORK:
             return ""
-        return f"job {record.owner!r} has its key and {_AT_WORK[record.state]}"
+        return (
+            f"job {record.owner!r} has its key and {_AT_WORK[record.state]}; remove the letter, or have the "
+            "work done again by on_duplicate='force'"
+        )
 
     async def _after_its_end(self, id: str, replay: Replay) -> Requeued | None:
         """The queue knows the job and has ended it. Its worker should have told the letter."""

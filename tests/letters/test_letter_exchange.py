@@ -179,7 +179,7 @@ async def test_bad_lines_are_told_by_their_number_and_the_rest_is_imported(lette
         ("[]", ""),
         ('"text"', ""),
         ("{", ""),
-        ("[" * 100_000, "Recursion"),
+        ("[" * 100_000, "recursion"),
         ("1" * 5_000, ""),
         (line(id=...), "id"),
         (line(id=""), "id"),

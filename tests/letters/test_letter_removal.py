@@ -180,11 +180,11 @@ async def test_what_is_too_much_is_pruned(letters: DeadLetterQueue) -> None:
     assert await ids_of(letters) == [f"{each:04}" for each in range(430, 450)]
 
 
-@pytest.mark.parametrize(("keep_number", "left"), [(1, 1), (3, 2), (0, 0)])
-async def test_the_stricter_bound_counts(
+@pytest.mark.parametrize(("keep_number", "left"), [(1, 2), (3, 3), (0, 2), (9, 4)])
+async def test_of_what_is_old_the_newest_letters_stay(
     letters: DeadLetterQueue, guard: JobGuard, keep_number: int, left: int
 ) -> None:
-    """Too old or too much."""
+    """With both bounds, only what is too old and too much goes: the careful reading."""
     await keep(letters, *some(4), start=await now_of(guard) - 4 * HOUR, step=HOUR)
     await letters.prune(older_than="150m", keep=keep_number)
     assert await letters.count() == left

@@ -16,8 +16,12 @@ from jobguard.cli.options import Form
 from jobguard.cli.screen import Screen
 from jobguard.dlq import DeadLetterQueue, check_name
 from jobguard.errors import ConfigurationError
+from jobguard.filters import Filter
 from jobguard.stores.letters import LetterQueue, Totals
 from jobguard.stores.redis import RedisStore
+
+MOST_NAMES = 8
+"""Names that are told in place of one that there is not."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,15 +94,25 @@ class Call:
             letters = DeadLetterQueue(store, queue.name, namespace=queue.namespace)
             yield Opened(store, letters, queue)
 
-    async def warn_of_slips(self, letters: DeadLetterQueue, number: int) -> None:
-        """Say that an empty queue has never been one: its name may be a slip of the pen."""
-        if number == 0:
-            known = await letters.queues()
-            if letters.name not in known:
-                self.screen.say(
-                    f"no queue {letters.name!r} has ever held a letter here; those that have: "
-                    f"{', '.join(known) or 'none (is --namespace right?)'}"
-                )
+    async def warn_of_slips(self, letters: DeadLetterQueue, number: int, asked: Filter | None = None) -> None:
+        """Where nothing is found, say what there is in place of a name that nothing has: it may be a slip."""
+        if number:
+            return
+        known = await letters.queues()
+        if letters.name not in known:
+            self.screen.say(
+                f"no queue {letters.name!r} has ever held a letter here; those that have: "
+                f"{', '.join(known) or 'none (is --namespace right?)'}"
+            )
+        elif asked is not None and asked.state == "dead" and (asked.task or asked.error):
+            there = await letters.stats()
+            for what, name, names in (
+                ("task", asked.task, there.tasks),
+                ("error", asked.error, there.errors),
+            ):
+                if name is not None and name not in names:
+                    some = ", ".join(list(names)[:MOST_NAMES]) or "none"
+                    self.screen.say(f"no dead letter has {what} {name!r}; those here: {some}")
 
 
 @dataclass(frozen=True, slots=True)

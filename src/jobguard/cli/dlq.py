@@ -39,7 +39,7 @@ async def _count(call: Call, asked: Filter, fail_over: int | None) -> None:
     async with call.opened() as opened:
         with Progress(call.screen, "counting") as progress:
             number = await opened.letters.count(asked, progress=progress)
-        await call.warn_of_slips(opened.letters, number)
+        await call.warn_of_slips(opened.letters, number, asked)
     if not call.tell({"queue": call.queue, "filter": str(asked), "count": number}):
         call.screen.line(str(number))
     if fail_over is not None and number > fail_over:
@@ -79,7 +79,7 @@ def list_(
 async def _list(call: Call, asked: Filter, limit: int, cursor: str | None) -> None:
     async with call.opened() as opened:
         page = await opened.letters.list(limit, cursor, filter=asked)
-        await call.warn_of_slips(opened.letters, len(page.entries))
+        await call.warn_of_slips(opened.letters, len(page.entries), asked)
     if call.form is Form.JSON:
         call.screen.json({"entries": [asdict(letter) for letter in page.entries], "cursor": page.cursor})
         return
@@ -103,7 +103,7 @@ def _table(screen: Screen, letters: Iterable[DeadLetter], *, with_state: bool) -
         )
         for letter in letters
     ]
-    screen.table(columns, rows)
+    screen.table(columns, rows, spare=("failed", "task"))
 
 
 @command("get", "jobguard dlq get 4f0c… --json")
@@ -167,7 +167,7 @@ async def _groups(call: Call, asked: Filter, limit: int) -> None:
     async with call.opened() as opened:
         with Progress(call.screen, "counting") as progress:
             found = await opened.letters.groups(asked, limit, progress=progress)
-        await call.warn_of_slips(opened.letters, len(found))
+        await call.warn_of_slips(opened.letters, len(found), asked)
     if not call.tell_each([_group(group) for group in found]):
         call.screen.table(
             ("count", "error", "tasks", "first seen", "last seen", "sample", "fingerprint"),
@@ -183,6 +183,7 @@ async def _groups(call: Call, asked: Filter, limit: int) -> None:
                 )
                 for group in found
             ],
+            spare=("fingerprint", "first seen", "sample", "last seen", "tasks"),
         )
 
 

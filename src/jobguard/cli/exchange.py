@@ -124,7 +124,8 @@ async def _import(call: Call, file: str) -> None:
     if not call.tell({"queue": call.queue, "dry_run": call.dry_run, **values}):
         _say(call, report)
     if report.refusals:
-        raise Ended(Exit.PARTIAL, f"{report.refusals} lines are no letters")
+        told = "1 line is no letter" if report.refusals == 1 else f"{report.refusals} lines are no letters"
+        raise Ended(Exit.PARTIAL, told)
 
 
 class _Untouched(DeadLetterQueue):

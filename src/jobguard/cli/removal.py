@@ -187,14 +187,19 @@ def prune(
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="Letters that came so long ago: 12h, 30d.")
     ] = None,
-    keep: Annotated[int | None, typer.Option(min=0, metavar="N", help="The oldest beyond N letters.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="But never the newest N letters.")
+    ] = None,
     state: Annotated[LetterState | None, typer.Option(help="Only letters of this state.")] = None,
     spill: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Append them to this file first, as JSON lines.", dir_okay=False),
     ] = None,
 ) -> None:
-    """Remove the oldest letters, by age or by number. They count as evicted."""
+    """Remove the oldest letters: those of an age, or beyond a number, or (with both) only what is both.
+
+    They count as evicted.
+    """
     if older_than is None and keep is None:
         raise Ended(Exit.USAGE, "say which letters are to go: --older-than, --keep, or both")
     if older_than is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
@@ -16,6 +15,7 @@ import typer
 from redis.asyncio import Redis
 
 from jobguard.adapters.base import Requeuer
+from jobguard.arguments import Typed
 from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import Form, check_somebody_is_there, check_url_options, client_timeouts
@@ -114,8 +114,10 @@ def requeue(
         if meant.count == 0:
             _conclude(call, Counter(), "")
             return
-        most = f", {limit} of them at most," if limit is not None and limit < meant.count else ""
-        call.confirm(f"Requeue {counted(meant.count)} of queue {call.queue!r}{most} now?")
+        some = counted(meant.count)
+        if limit is not None and limit < meant.count:
+            some = f"the oldest {limit} of {some}"
+        call.confirm(f"Requeue {some} of queue {call.queue!r} now?")
         which = up_to(meant)
     call.run(_requeue, which, orders, arq_url)
 
@@ -128,10 +130,7 @@ def _changes(edits: Iterable[str]) -> dict[str, object]:
             raise Ended(Exit.USAGE, f"--edit {edit!r}: write PATH=VALUE")
         if path in changes:
             raise Ended(Exit.USAGE, f"--edit {path!r} is given twice")
-        try:
-            changes[path] = json.loads(value)
-        except (ValueError, RecursionError):
-            changes[path] = value
+        changes[path] = Typed(value)
     return changes
 
 
@@ -190,7 +189,7 @@ def _tell(call: Call, outcome: Requeued) -> None:
     if call.form is Form.LINES:
         call.screen.json(asdict(outcome))
     elif outcome.status is not Status.REQUEUED:
-        why = outcome.why or f"as job {outcome.job_id}"
+        why = _as_options(outcome.why) or f"as job {outcome.job_id}"
         call.screen.line(f"{outcome.id}  {outcome.status}  {why}")
 
 
@@ -199,6 +198,21 @@ def _with_cure(outcome: Requeued) -> Requeued:
     if outcome.status is not Status.REFUSED or "'arq'" not in outcome.why:
         return outcome
     return replace(outcome, why=f"{outcome.why}; {WITHOUT_ARQ}")
+
+
+def _as_options(why: str) -> str:
+    """A reason that names settings of the API, as this command calls them."""
+    for setting, option in _OPTIONS.items():
+        why = why.replace(setting, option)
+    return why
+
+
+_OPTIONS = {
+    "unserved=True": "--unserved",
+    "on_duplicate='force'": "--on-duplicate force",
+    "(max_requeues=": "(--max-requeues ",
+    "(trust_imported)": "(--trust-imported)",
+}
 
 
 def _summary(statuses: Counter[Status]) -> str:

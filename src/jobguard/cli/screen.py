@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -24,6 +26,8 @@ from jobguard.codec import clip, printable
 ID_WIDTH = 24
 FLEXIBLE = frozenset({"task", "tasks", "error"})
 """Columns that share what a terminal has left beside the others."""
+LEAST_WIDTH = 24
+"""Columns of the terminal that each of those gets, if others can be left out for it."""
 CELL_LIMIT = 500
 """Characters of a table's cell; what is longer is cut in its middle."""
 WIDE = 10_000
@@ -76,9 +80,25 @@ class Screen:
         """One line about what went wrong; never left out."""
         self._err.print(Text(f"jobguard: {safe(text)}"), soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Rows under headings, numbers to the right."""
-        found = [list(row) for row in rows]
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, spare: Sequence[str] = ()
+    ) -> None:
+        """Rows under headings, numbers to the right.
+
+        Where a terminal is too narrow for all of it, names are shown without their modules, and columns left
+        out.
+
+        Args:
+            columns: headings.
+            rows: cells; None is an empty one.
+            spare: columns that can be left out, the first one first.
+        """
+        found = [
+            [clip(safe(_shown(each)), CELL_LIMIT) if isinstance(each, str) else each for each in row]
+            for row in rows
+        ]
+        if self._narrow:
+            columns, found = self._fitted(columns, found, spare)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place, name in enumerate(columns):
             number = bool(found) and all(isinstance(row[place], int) for row in found)
@@ -94,6 +114,30 @@ class Screen:
         for row in found:
             table.add_row(*(Text(clip(safe(_shown(value)), CELL_LIMIT)) for value in row))
         self._out.print(table)
+
+    def _fitted(
+        self, columns: Sequence[str], rows: list[list[object]], spare: Sequence[str]
+    ) -> tuple[Sequence[str], list[list[object]]]:
+        """What of a table fits into the terminal; the columns that share what is left get some at least."""
+        texts = [[_shown(each) for each in row] for row in rows]
+        widths = {
+            name: max([cell_len(name), *(cell_len(row[place]) for row in texts)]) + 2
+            for place, name in enumerate(columns)
+        }
+        if sum(widths.values()) <= self._out.width:
+            return columns, rows
+        least = {
+            name: min(width, LEAST_WIDTH) if name in FLEXIBLE else width for name, width in widths.items()
+        }
+        kept = list(columns)
+        for name in spare:
+            if name in kept and sum(least[each] for each in kept) > self._out.width:
+                kept.remove(name)
+        places = [list(columns).index(name) for name in kept]
+        return kept, [
+            [_without_module(row[place]) if columns[place] in FLEXIBLE else row[place] for place in places]
+            for row in rows
+        ]
 
     def fields(self, values: Mapping[str, object]) -> None:
         """One thing, a line a field; texts of several lines keep their lines, indented."""
@@ -135,6 +179,14 @@ class Screen:
                 yield lambda number: progress.update(task, completed=number)
         finally:
             self._barred = False
+
+
+def _without_module(cell: object) -> object:
+    """A name's last part, and what follows it: `TimeoutError: no answer` of `app.errors.TimeoutError: …`."""
+    return _MODULES.sub("", cell) if isinstance(cell, str) else cell
+
+
+_MODULES = re.compile(r"(?<![\w.])(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 
 
 def safe(text: str) -> str:

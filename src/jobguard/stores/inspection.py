@@ -51,6 +51,8 @@ _SETTINGS = (
     "min-replicas-to-write",
     "min-replicas-max-lag",
 )
+NO_DATABASE = "DB index is out of range"
+"""What a server says that does not have the database of the URL."""
 _SECTIONS = ("server", "persistence", "memory", "replication", "stats")
 _GLOB = re.compile(r"[][*?\\^]")
 _LATEST = 1e12
@@ -246,7 +248,11 @@ async def _ask(server: _Server, *command: str | int | bytes) -> Any:
     """A reply; None = the server refused, or said what redis-py cannot read."""
     try:
         return await server.execute_command(*command)
-    except (ResponseError, ValueError, TypeError, LookupError, AttributeError):
+    except ResponseError as error:
+        if NO_DATABASE in str(error):  # which is found out at the first command, whichever that is
+            raise
+        return None
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
