@@ -105,3 +105,27 @@ def test_a_hostile_letter_is_listed_and_shown(desk: Desk) -> None:
         ended = desk("dlq", *command)
         assert ended.code == 0
         assert not STEERING.search(ended.out)
+
+
+SOME = ["error", "count", "fingerprint", "seen"]
+
+
+@pytest.mark.parametrize(("width", "kept"), [(40, ["count", "error"]), (300, SOME)])
+def test_what_a_terminal_has_no_room_for_is_left_out(
+    capsys: pytest.CaptureFixture[str], width: int, kept: list[str]
+) -> None:
+    """Columns that can be spared make room, and names go without their modules; wide ones show it all."""
+    row = ["examples.whatsapp.WhatsAppBusy: (#4) too fast", 3, "f" * 16, "2026-11-24 10:00:00"]
+    Screen(width=width).table(SOME, [row], spare=("fingerprint", "seen"))
+    head, line = capsys.readouterr().out.splitlines()
+    assert [name for name in SOME if name in head.split()] == [name for name in SOME if name in kept]
+    assert ("examples." in line) is (width == 300)
+    assert "WhatsAppBusy" in line
+
+
+def test_a_name_that_nothing_has_is_told(desk: Desk) -> None:
+    """A filter that cannot match is likely a slip of the pen: what there is stands beside it."""
+    desk.fill("no")
+    ended = desk("dlq", "count", "error=Value")
+    assert (ended.code, ended.out) == (0, "0\n")
+    assert "no dead letter has error 'Value'; those here: ValueError" in ended.err
