@@ -111,6 +111,14 @@ class Place:
         page = await self.store.letters.page(self.queue, LetterQuery(state=None), 1, texts=False)
         return page.entries[0].arrival if page.entries else None
 
+    async def snapshot(self, asked: Filter, until: int | None) -> LetterQuery | None:
+        """The query for letters that were there at a time (None = now); None = there were none."""
+        last = await self.newest() if until is None else until
+        if last is None:
+            return None
+        query = await self.query(asked)
+        return query._replace(until=last if query.until is None else min(last, query.until))
+
     async def find(self, id: str) -> Entry | None:
         """The entry with this id, or the last one with this deduplication key."""
         entry = await self.store.letters.get(self.queue, id)
@@ -124,17 +132,23 @@ class Place:
         cursor: str | None = None,
         size: int = LARGEST_PAGE,
         oldest_first: bool = False,
+        texts: bool = True,
         progress: Progress | None = None,
-    ) -> AsyncGenerator[tuple[Entry, DeadLetter]]:
-        """Entries that a filter means, with their letters, read in batches. Close it if you leave early."""
-        size = LARGEST_PAGE if asked.reads_letters else min(size, LARGEST_PAGE)
+    ) -> AsyncGenerator[Entry]:
+        """Entries that a filter means, read in batches. Close it if you leave early.
+
+        `texts=False`: whoever asks reads no letters, so they come only if the filter reads them.
+        """
+        reads = asked.reads_letters
+        size = LARGEST_PAGE if reads else min(size, LARGEST_PAGE)
         looked_at = 0
         while True:
-            page = await self.store.letters.page(self.queue, query, size, cursor, oldest_first=oldest_first)
+            page = await self.store.letters.page(
+                self.queue, query, size, cursor, oldest_first=oldest_first, texts=texts or reads
+            )
             for entry in page.entries:
-                letter = letter_in(entry)
-                if not asked.reads_letters or asked.meets(letter, self.codec):
-                    yield entry, letter
+                if not reads or asked.meets(letter_in(entry), self.codec):
+                    yield entry
             looked_at += len(page.entries)
             if progress is not None:
                 progress(looked_at)
@@ -148,22 +162,22 @@ async def count(place: Place, asked: Filter, progress: Progress | None) -> int:
     if not asked.reads_letters and len(query.dimensions) < 2:
         return await place.store.letters.count(place.queue, query)
     found = 0
-    async with aclosing(place.entries(asked, query, progress=progress)) as entries:
+    async with aclosing(place.entries(asked, query, texts=False, progress=progress)) as entries:
         async for _ in entries:
             found += 1
     return found
 
 
 async def read_page(place: Place, asked: Filter, limit: int, cursor: str | None) -> Page:
-    found: list[tuple[Entry, DeadLetter]] = []
+    found: list[Entry] = []
     query = await place.query(asked)
     async with aclosing(place.entries(asked, query, cursor=cursor, size=limit + 1)) as entries:
         async for each in entries:
             found.append(each)
             if len(found) > limit:
                 break
-    letters = tuple(letter for _, letter in found[:limit])
-    return Page(letters, str(found[limit - 1][0].arrival) if len(found) > limit else None)
+    letters = tuple(map(letter_in, found[:limit]))
+    return Page(letters, str(found[limit - 1].arrival) if len(found) > limit else None)
 
 
 async def groups(place: Place, asked: Filter, limit: int, progress: Progress | None) -> list[Group]:
@@ -193,25 +207,27 @@ async def _counted_groups(
 ) -> list[Group]:
     counts: Counter[str] = Counter()
     tasks: dict[str, Counter[str]] = {}
-    newest: dict[str, tuple[Entry, DeadLetter]] = {}
+    newest: dict[str, Entry] = {}
     oldest: dict[str, Entry] = {}
-    async with aclosing(place.entries(asked, query, progress=progress)) as entries:
-        async for entry, letter in entries:
+    async with aclosing(place.entries(asked, query, texts=False, progress=progress)) as entries:
+        async for entry in entries:
             kind = entry.fingerprint
             counts[kind] += 1
             tasks.setdefault(kind, Counter())[entry.task] += 1
-            newest.setdefault(kind, (entry, letter))
+            newest.setdefault(kind, entry)
             oldest[kind] = entry
+    commonest = counts.most_common(limit)
+    samples = {kind: await place.store.letters.get(place.queue, newest[kind].id) for kind, _ in commonest}
     return [
         Group(
             fingerprint=kind,
             count=number,
             first_seen=oldest[kind].arrival / MICROSECONDS,
-            last_seen=newest[kind][0].arrival / MICROSECONDS,
+            last_seen=newest[kind].arrival / MICROSECONDS,
             tasks=tuple(name for name, _ in tasks[kind].most_common(MOST_TASKS)),
-            sample=newest[kind][1],
+            sample=None if (sample := samples[kind]) is None else letter_in(sample),
         )
-        for kind, number in counts.most_common(limit)
+        for kind, number in commonest
     ]
 
 

@@ -40,7 +40,6 @@ __all__ = [
     "Requeued",
     "Stats",
     "Status",
-    "check_name",
 ]
 
 
@@ -121,8 +120,8 @@ class DeadLetterQueue:
         query = await self._place.query(asked)
         found = self._place.entries(asked, query, oldest_first=oldest_first, progress=progress)
         async with aclosing(found):
-            async for _, letter in found:
-                yield letter
+            async for entry in found:
+                yield letter_in(entry)
 
     async def groups(
         self,
@@ -253,21 +252,29 @@ class DeadLetterQueue:
         return RequeueReport(tuple(outcomes))
 
     async def requeueing(
-        self, which: str | Iterable[str] | Filter, via: Sequence[Requeuer], orders: Orders
+        self,
+        which: str | Iterable[str] | Filter,
+        via: Sequence[Requeuer],
+        orders: Orders,
+        *,
+        until: str | None = None,
     ) -> AsyncGenerator[Requeued]:
         """`requeue`, told letter by letter as it happens. Close it if you leave early.
+
+        Args:
+            which, via: as for `requeue`.
+            orders: its other settings.
+            until: what `newest` gave: a filter means no letters that have come since.
 
         Raises:
             Stopped: too much has failed again, or canaries have not ended in time.
         """
         place = self._place
         if isinstance(which, Filter):
-            last = await place.newest()
-            if last is None:
+            query = await place.snapshot(which, _mark(until))
+            if query is None:
                 return
-            query = await place.query(which)
-            query = query._replace(until=last if query.until is None else min(last, query.until))
-            ids = _ids(place.entries(which, query, oldest_first=True))
+            ids = _ids(place.entries(which, query, oldest_first=True, texts=False))
         else:
             ids = _oldest_first(place, dict.fromkeys([which] if isinstance(which, str) else which))
         work = Requeueing(place.store, place.queue, place.codec, via, orders)
@@ -305,8 +312,7 @@ class DeadLetterQueue:
             until: what `newest` gave: letters that have come since stay too.
             progress: told how many have been removed.
         """
-        asked, mark = as_filter(filter), _mark(until)
-        return await removal.remove_all(self._place, asked, await self._place.query(asked), mark, progress)
+        return await removal.remove_all(self._place, as_filter(filter), _mark(until), progress)
 
     async def newest(self) -> str | None:
         """A mark of the newest letter there is, for bulk work with `until`; None = there is none."""
@@ -377,9 +383,9 @@ class DeadLetterQueue:
         return f"DeadLetterQueue({self._place.store!r}, {queue.name!r}, namespace={queue.namespace!r})"
 
 
-async def _ids(found: AsyncGenerator[tuple[Entry, DeadLetter]]) -> AsyncGenerator[str]:
+async def _ids(found: AsyncGenerator[Entry]) -> AsyncGenerator[str]:
     async with aclosing(found):
-        async for entry, _ in found:
+        async for entry in found:
             yield entry.id
 
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import anyio
 
 from jobguard import events
+from jobguard.adapters.base import Replay
 from jobguard.errors import StoreError
 from jobguard.letters import entry_of
 from jobguard.policies import DeadLettering
+from jobguard.replays import keep_again
 from jobguard.runtime import Runtime
 from jobguard.scopes import on_asyncio
+from jobguard.stores.base import Store
 from jobguard.stores.letters import DeadLetter, Kept, LetterQueue, LetterState
 
 if TYPE_CHECKING:
@@ -21,14 +24,29 @@ EVICTION_PAUSE = 1.0
 """Seconds that a full queue may stay over its bounds: evictions of many letters are done as one."""
 
 
-async def keep(runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering) -> None:
-    """Keep a letter, unless it is kept already.
+async def put(store: Store, queue: LetterQueue, letter: DeadLetter, replay: Replay | None) -> Kept | None:
+    """Keep a letter, unless it is kept already; of a replay's job, the one that it ran again (then None).
 
     Raises:
         StoreError: it could not be written.
     """
-    kept = await runtime.store.letters.put(queue, entry_of(letter))
-    await follow(runtime, queue, letter, policy, kept)
+    if replay is None:
+        return await store.letters.put(queue, entry_of(letter))
+    await keep_again(store, replay.queue, replay, letter)
+    return None
+
+
+async def keep(
+    runtime: Runtime,
+    queue: LetterQueue,
+    letter: DeadLetter,
+    policy: DeadLettering,
+    replay: Replay | None = None,
+) -> None:
+    """`put` a letter, and see to what follows. Raises as that does."""
+    kept = await put(runtime.store, queue, letter, replay)
+    if kept is not None:
+        await follow(runtime, queue, letter, policy, kept)
 
 
 async def follow(

@@ -39,10 +39,9 @@ from jobguard.keys import compile_key
 from jobguard.letters import MESSAGE_LIMIT, End, message_of, to_text, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering, Duration, seconds
-from jobguard.replays import keep_again, replaying
-from jobguard.runtime import Runtime
+from jobguard.replays import replaying
 from jobguard.stores.base import UNFINISHED, Claim, Settlement, State, Verdict
-from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, LetterQueue
+from jobguard.stores.letters import UNKNOWN_TASK, LetterQueue
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -159,7 +158,8 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
 
     async def move() -> None:
         if await work.settle(settlement):
-            await _keep(work.guard.runtime, letter)
+            queue = LetterQueue(NAMESPACE, QUEUE)
+            await keep(work.guard.runtime, queue, letter, DeadLettering(QUEUE), replaying.get())
 
     def failed(error: StoreError) -> None:
         logger.warning("moving job %r to the dead letters failed: %s", work.job.id, _shown(repr(error)))
@@ -253,12 +253,3 @@ _make_key = compile_key(_by_hand, key="{job_key}", scope="jobguard.primitives")
 
 def _attempt_error(attempt: int, error: Exception) -> AttemptError:
     return AttemptError(attempt, time.time(), type_name(error), clip(message_of(error), MESSAGE_LIMIT))
-
-
-async def _keep(runtime: Runtime, letter: DeadLetter) -> None:
-    """Keep a letter: a new one, or the one whose replay the job is."""
-    replay = replaying.get()
-    if replay is None:
-        await keep(runtime, LetterQueue(NAMESPACE, QUEUE), letter, DeadLettering(QUEUE))
-    else:
-        await keep_again(runtime.store, replay.queue, replay, letter)

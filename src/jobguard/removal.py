@@ -16,16 +16,13 @@ OnEvict = Callable[[Sequence[DeadLetter]], None]
 """Given the letters that are about to be removed to make room for others."""
 
 
-async def remove_all(
-    place: Place, asked: Filter, query: LetterQuery, until: int | None, progress: Progress | None
-) -> int:
+async def remove_all(place: Place, asked: Filter, until: int | None, progress: Progress | None) -> int:
     """Remove what a filter means, of the letters that were there at a time (None = now)."""
-    last = await place.newest() if until is None else until
-    if last is None:
+    query = await place.snapshot(asked, until)
+    if query is None:
         return 0
     removed = 0
     cursor: str | None = None
-    query = query._replace(until=last if query.until is None else min(last, query.until))
     letters, reads = place.store.letters, asked.reads_letters
     while True:
         page = await letters.page(place.queue, query, LARGEST_REMOVAL, cursor, oldest_first=True, texts=reads)

@@ -12,11 +12,11 @@ from jobguard.case import Answer, Case, Phase
 from jobguard.decision import leaves
 from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
-from jobguard.keeping import follow
-from jobguard.letters import entry_of, to_text
+from jobguard.keeping import follow, put
+from jobguard.letters import to_text
 from jobguard.persistence import persist
 from jobguard.policies import DeadLettering
-from jobguard.replays import DISCARDED, SUCCEEDED, keep_again, resolve
+from jobguard.replays import DISCARDED, SUCCEEDED, resolve
 from jobguard.stores.base import SettleReply, State, Verdict
 from jobguard.stores.letters import DeadLetter, Kept
 
@@ -119,12 +119,7 @@ def _follow_up(
 
 
 async def _keep(case: Case, letter: DeadLetter) -> Kept | None:
-    """Keep a letter: a new one, or (None) the one whose replay this was."""
-    store, queue, replay = case.runtime.store, case.letter_queue, case.delivery.replay
-    if replay is None:
-        return await store.letters.put(queue, entry_of(letter))
-    await keep_again(store, queue, replay, letter)
-    return None
+    return await put(case.runtime.store, case.letter_queue, letter, case.delivery.replay)
 
 
 def _policy(case: Case) -> DeadLettering:

@@ -14,9 +14,10 @@ from jobguard.cli import options
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import Form
 from jobguard.cli.screen import Screen
-from jobguard.dlq import DeadLetterQueue, check_name
+from jobguard.dlq import DeadLetterQueue
 from jobguard.errors import ConfigurationError
 from jobguard.filters import Filter
+from jobguard.policies import check_name
 from jobguard.stores.letters import LetterQueue, Totals
 from jobguard.stores.redis import RedisStore
 

@@ -10,7 +10,7 @@ from jobguard.cli.diagnosis import Diagnosis, Finding, Guarantee, Holds, Status,
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import opened_store
 from jobguard.cli.screen import Screen
-from jobguard.dlq import check_name
+from jobguard.policies import check_name
 from jobguard.stores.inspection import Facts, inspect
 
 _IN_WORDS = {Holds.YES: "yes", Holds.BOUNDED: "yes, but", Holds.UNKNOWN: "not known", Holds.NO: "no"}

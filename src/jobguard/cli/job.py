@@ -9,8 +9,8 @@ import typer
 from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import opened_store
-from jobguard.dlq import check_name
 from jobguard.history import unpack
+from jobguard.policies import check_name
 from jobguard.stores.base import Record, State
 
 Key = Annotated[

@@ -20,7 +20,7 @@ from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import Form, check_somebody_is_there, check_url_options, client_timeouts
 from jobguard.cli.progress import Progress
-from jobguard.cli.selection import Meant, Words, counted, ids_or_filter, look, up_to
+from jobguard.cli.selection import Meant, Words, counted, ids_or_filter, look
 from jobguard.errors import ConfigurationError
 from jobguard.filters import Filter
 from jobguard.requeueing import Orders, Requeued, Status, Stopped
@@ -108,6 +108,7 @@ def requeue(
         dry_run=call.dry_run,
         by=_somebody() if by is None else by,
     )
+    until: str | None = None
     if isinstance(which, Filter) and not call.yes and not call.dry_run:
         check_somebody_is_there(call.screen)
         meant = call.run(_look, which)
@@ -118,8 +119,8 @@ def requeue(
         if limit is not None and limit < meant.count:
             some = f"the oldest {limit} of {some}"
         call.confirm(f"Requeue {some} of queue {call.queue!r} now?")
-        which = up_to(meant)
-    call.run(_requeue, which, orders, arq_url)
+        which, until = meant.filter, meant.mark
+    call.run(_requeue, which, orders, arq_url, until)
 
 
 def _changes(edits: Iterable[str]) -> dict[str, object]:
@@ -149,7 +150,9 @@ async def _look(call: Call, asked: Filter) -> Meant:
     return meant
 
 
-async def _requeue(call: Call, which: tuple[str, ...] | Filter, orders: Orders, arq_url: str | None) -> None:
+async def _requeue(
+    call: Call, which: tuple[str, ...] | Filter, orders: Orders, arq_url: str | None, until: str | None
+) -> None:
     told: list[Requeued] = []
     statuses: Counter[Status] = Counter()
     stopped = ""
@@ -160,7 +163,7 @@ async def _requeue(call: Call, which: tuple[str, ...] | Filter, orders: Orders, 
             await call.warn_of_slips(opened.letters, total)
         with Progress(call.screen, "requeueing", total, lambda _: _summary(statuses)) as progress:
             try:
-                async with aclosing(opened.letters.requeueing(which, ways, orders)) as outcomes:
+                async with aclosing(opened.letters.requeueing(which, ways, orders, until=until)) as outcomes:
                     async for found in outcomes:
                         outcome = found if ways else _with_cure(found)
                         statuses[outcome.status] += 1

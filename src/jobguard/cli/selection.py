@@ -137,15 +137,6 @@ def pinned(asked: Filter, now: int) -> Filter:
     return replace(asked, since=fixed(asked.since), until=fixed(asked.until))
 
 
-def up_to(meant: Meant) -> Filter:
-    """The filter of letters that were shown, without those that have come since."""
-    assert meant.mark is not None
-    until = until_mark(meant.mark)
-    if meant.filter.until is not None and microseconds(meant.filter.until, 0) < microseconds(until, 0):
-        return meant.filter
-    return replace(meant.filter, until=until)
-
-
 def until_mark(mark: str) -> datetime:
     """For `Filter.until`: the newest letter that there was, and all before it."""
     return _date(int(mark))

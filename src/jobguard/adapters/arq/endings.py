@@ -190,13 +190,10 @@ class Endings:
         replay = replay_of(ref.id)
         queue = runtime.letter_queue(policy.queue) if replay is None else replay.queue
 
-        async def write() -> None:
-            if replay is None:
-                await keep(runtime, queue, letter, policy)
-            else:
-                await keep_again(runtime.store, queue, replay, letter)
-
-        await self._persist(write, self._told(UNKNOWN_TASK, ref.identity, "put_letter"))
+        await self._persist(
+            lambda: keep(runtime, queue, letter, policy, replay),
+            self._told(UNKNOWN_TASK, ref.identity, "put_letter"),
+        )
         runtime.emit(
             DeadLettered(
                 task=UNKNOWN_TASK,
