@@ -116,7 +116,10 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     args, kwargs = _decoded(letter, codec)
     if not changes:
         return letter
-    before_all = redactor(args, kwargs, letter.parameters, letter.redact)
+    first = letter if letter.original is None else replace(letter, payload=letter.original)
+    masks = [
+        redactor(*each, letter.parameters, letter.redact) for each in (_decoded(first, codec), (args, kwargs))
+    ]
     made: list[tuple[str, object, object]] = []
     at = time.time()
     for path, value in changes.items():
@@ -134,16 +137,18 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
         payload = codec.encode({"args": args, "kwargs": kwargs})
     except NotEncodable as error:
         raise NotEditable(str(error)) from error
-    after_all = redactor(args, kwargs, letter.parameters, letter.redact)
+    masks.append(redactor(args, kwargs, letter.parameters, letter.redact))
 
-    def mask(text: str) -> str:  # also where another argument holds what is redacted
-        return after_all(before_all(text))
+    def mask(text: str) -> str:  # also where another argument holds what is redacted, or was at first
+        for each in masks:
+            text = each(text)
+        return text
 
     edits: list[Edit] = []
     for path, before, value in made:
         hidden = _is_redacted(path, letter.redact)
-        first, second = [mask(_shown(each, hidden, codec)) for each in (before, value)]
-        edits.append(Edit(path, first, second, at, by))
+        old, new = [mask(_shown(each, hidden, codec)) for each in (before, value)]
+        edits.append(Edit(path, old, new, at, by))
     return replace(
         letter,
         payload=payload,

@@ -242,3 +242,13 @@ async def test_a_letter_that_is_requeued_meanwhile_is_not_edited(
     bench.store.then("get_letter", requeued_meanwhile)
     with pytest.raises(LetterRefused, match="it is requeued"):
         await letters.edit("a", {"to": "Bob"})
+
+
+async def test_what_is_masked_is_masked_in_edits_of_other_arguments_too(letters: DeadLetterQueue) -> None:
+    """A secret, the one before as well, may stand in an argument that is not redacted itself."""
+    secrets = {"password": "hunter2", "url": "db://me:hunter2@host"}
+    await keep(letters, letter("a", kwargs=secrets, redact=("password",)))
+    await letters.edit("a", {"password": "swordfish"})
+    found = await letters.edit("a", {"url": "db://me:swordfish@host"})
+    assert found is not None
+    assert [word for word in ("hunter2", "swordfish") if word in f"{found.edits}{found.preview}"] == []

@@ -186,7 +186,8 @@ async def test_of_what_is_old_the_newest_letters_stay(
 ) -> None:
     """With both bounds, only what is too old and too much goes: the careful reading."""
     await keep(letters, *some(4), start=await now_of(guard) - 4 * HOUR, step=HOUR)
-    await letters.prune(older_than="150m", keep=keep_number)
+    would = await letters.prune(older_than="150m", keep=keep_number, dry_run=True)
+    assert await letters.prune(older_than="150m", keep=keep_number) == would == 4 - left
     assert await letters.count() == left
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from jobguard import DeadLetterQueue, Filter, JobGuard, dead_letter
@@ -14,7 +15,7 @@ from jobguard.adapters.rerun import LocalQueue
 from jobguard.errors import InvalidValue
 from jobguard.exchange import import_
 from jobguard.letters import to_text
-from jobguard.replays import SUCCEEDED, is_due, resolve
+from jobguard.replays import SUCCEEDED, is_due, keep_again, resolve
 from jobguard.requeueing import Status
 from jobguard.stores.letters import LetterState
 from tests.letters.making import keep, letter
@@ -186,3 +187,33 @@ async def test_two_local_queues_run_a_letter_once(guard: JobGuard, letters: Dead
         await letters.requeue("a", via=first)
     assert runs == ["x", Status.WAITING]
     assert (await letter_with(letters, "a")).resolution == "succeeded"
+
+
+async def test_an_end_that_comes_late_changes_nothing(guard: JobGuard, letters: DeadLetterQueue) -> None:
+    """What a letter does not wait for any more is not written into it, good or bad."""
+    await keep(letters, letter("a"))
+    first = (await requeue_once(letters)).replay
+    await keep_again(guard.store, first.queue, first, letter("a"))
+    before = await letter_with(letters, "a")
+    await resolve(guard.store, first.queue, first, SUCCEEDED)
+    await keep_again(guard.store, first.queue, first, letter("a"))
+    assert await letter_with(letters, "a") == before
+    assert (before.state, before.requeues) == (LetterState.DEAD, 1)
+
+
+async def test_a_local_queue_takes_a_job_once(guard: JobGuard, letters: DeadLetterQueue) -> None:
+    """Also where another one, of another process, has it."""
+    gate = anyio.Event()
+
+    @dead_letter
+    async def send(to: str) -> None:
+        await gate.wait()
+
+    name: str = send.__jobguard__.name  # type: ignore[attr-defined]
+    await keep(letters, letter("a", args=["x"], task=name))
+    job = await requeue_once(letters)
+    async with LocalQueue(guard, send) as first, LocalQueue(guard, send) as second:
+        assert [await each.enqueue(job) for each in (first, first, second)] == [True, False, False]
+        assert await second.pending("local", job.replay.job_id)
+        gate.set()
+    assert not await first.pending("local", job.replay.job_id)
