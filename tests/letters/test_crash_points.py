@@ -94,7 +94,18 @@ def a_queue(guard: JobGuard) -> DeadLetterQueue:
 # --- requeue -------------------------------------------------------------------------------------
 
 
-class Forgetful(LocalQueue):
+class Counting(LocalQueue):
+    """A queue that says how many jobs it has taken."""
+
+    taken = 0
+
+    async def enqueue(self, job: ReplayJob) -> bool:
+        taken = await super().enqueue(job)
+        self.taken += taken
+        return taken
+
+
+class Forgetful(Counting):
     """A queue that takes the same job as often as it comes."""
 
     async def enqueue(self, job: ReplayJob) -> bool:
@@ -104,9 +115,9 @@ class Forgetful(LocalQueue):
 
 @asynccontextmanager
 async def workers(
-    guard: JobGuard, world: World, kind: type[LocalQueue], gate: Gate | None
+    guard: JobGuard, world: World, kind: type[Counting], gate: Gate | None
 ) -> AsyncIterator[tuple[LocalQueue, str]]:
-    """A queue and its workers, whom nothing befalls; with a gate, they wait there before they work."""
+    """A queue and its workers, whom nothing befalls; with a gate, all of them wait there before one works."""
 
     @dead_letter
     async def send(id: object) -> object:
@@ -117,6 +128,7 @@ async def workers(
     async with kind(guard, send) as via:
         yield via, send.__jobguard__.name  # type: ignore[attr-defined]
         if gate is not None:
+            await gate.reached(via.taken)
             gate.open()
 
 
@@ -141,7 +153,7 @@ async def requeued(
     bench: Bench,
     crash: Crash | None = None,
     *,
-    kind: type[LocalQueue] = LocalQueue,
+    kind: type[Counting] = Counting,
     held: bool = False,
     edit: Mapping[str, object] | None = None,
 ) -> Requeued:
