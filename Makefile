@@ -18,8 +18,8 @@ REDIS8 = $(VENV)/.redis8-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format types layers coverage docs bench test-all interpreters suite test-redis8 \
-	suite-redis8 build clean $(VERSIONS:%=test-%)
+.PHONY: help demo test check format types layers coverage docs bench chaos chaos-brief chaos-long \
+	chaos-mutants test-all interpreters suite test-redis8 suite-redis8 build clean $(VERSIONS:%=test-%)
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -53,6 +53,18 @@ docs: $(DEV) ## build the documentation into site/
 
 bench: $(DEV) ## measure against bare calls and other libraries
 	$(RUN) -m benchmarks --strict
+
+chaos: $(DEV) ## throw every fault at it and judge what comes of that: about 8 minutes
+	$(RUN) -m chaos run
+
+chaos-brief: $(DEV) ## a taste of that: under 3 minutes
+	$(RUN) -m chaos run --scale brief
+
+chaos-long: $(DEV) ## ten times as much: over an hour
+	$(RUN) -m chaos run --scale long
+
+chaos-mutants: $(DEV) ## seed bugs, and see that each is found
+	$(RUN) -m chaos mutants
 
 test-all: interpreters $(VERSIONS:%=test-%) test-redis8 ## the suite on Python 3.11 to 3.13, and with redis-py 8
 

@@ -1,37 +1,113 @@
-"""`python -m chaos`: the campaign."""
+"""`python -m chaos`: the campaign, and the proof that it can fail."""
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import importlib
 import secrets
-import sys
 import time
-from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
 
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from chaos.campaign import PARTS, campaign
 from chaos.report import Report, Scale
 
-LANES = (("soak", "failover", "clocks"), ("machines", "sweep"))
-"""Parts that run one after the other, beside the other lane: the machine has two cores."""
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+console = Console(soft_wrap=True)
+
+Seed = Annotated[int | None, typer.Option(help="Repeats a run.", show_default="drawn")]
+ReportFile = Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")]
 
 
-def part(name: str, seed: int, scale: Scale) -> Report:
-    """Run one part here."""
-    began = time.monotonic()
-    report: Report = importlib.import_module(f"chaos.{name}").run(seed, scale)
-    return replace(report, seconds=time.monotonic() - began)
+@app.command("run")
+def run(
+    seed: Seed = None,
+    scale: Annotated[Scale, typer.Option(help="How much of everything.")] = Scale.FULL,
+    only: Annotated[list[str] | None, typer.Option(help=f"Parts, of {', '.join(PARTS)}.")] = None,
+) -> None:
+    """Throw every fault at jobguard, and print what the judge says."""
+    drawn = _draw(seed)
+    unknown = set(only or ()) - {*PARTS}
+    if unknown:
+        raise typer.BadParameter(f"{sorted(unknown)} are no parts; there are {', '.join(PARTS)}")
+    console.print(f"chaos: scale {scale.value}, seed {drawn}")
+    raise typer.Exit(asyncio.run(_run(drawn, scale, only or PARTS)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m chaos")
-    parser.add_argument("part")
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--scale", type=Scale, default=Scale.FULL)
-    options = parser.parse_args()
-    seed = secrets.randbits(32) if options.seed is None else options.seed
-    report = part(options.part, seed, options.scale)
-    print("\n".join(report.lines()))  # noqa: T201
-    sys.exit(1 if report.violations else 0)
+async def _run(seed: int, scale: Scale, parts: list[str] | tuple[str, ...]) -> int:
+    began, violations, checks = time.monotonic(), 0, 0
+    async for report in campaign(seed, scale, parts):
+        _print(report)
+        violations += len(report.violations)
+        checks += sum(report.checked.values())
+    took = time.monotonic() - began
+    console.print(f"chaos: {violations} violations in {checks:,} checks, {took:.0f} s, seed {seed}")
+    if violations:
+        console.print(f"To repeat it: python -m chaos run --scale {scale.value} --seed {seed} [--only PART]")
+    return 1 if violations else 0
 
 
-main()
+@app.command("part")
+def part(name: str, seed: Seed = None, scale: Scale = Scale.FULL, report: ReportFile = None) -> None:
+    """Run one part in this process."""
+    _finish(importlib.import_module(f"chaos.{name}").run(_draw(seed), scale), report)
+
+
+@app.command("examine")
+def examine(name: str, seed: Seed = None, report: ReportFile = None) -> None:
+    """Look for one seeded bug in this process."""
+    from chaos import proof
+
+    _finish(proof.examine(name, _draw(seed)), report)
+
+
+@app.command("mutants")
+def mutants(seed: Seed = None) -> None:
+    """Look for every seeded bug, and print which invariant gave it away."""
+    raise typer.Exit(asyncio.run(_mutants(_draw(seed))))
+
+
+async def _mutants(seed: int) -> int:
+    from chaos.proof import proof
+
+    table = Table("subject", "found", "by", "seed", "s", title="Seeded bugs, and what has none")
+    wrong: list[Report] = []
+    async for finding in proof(seed):
+        by = ", ".join(f"{name} ({times})" for name, times in finding.invariants.most_common())
+        found = "yes" if finding.report.violations else "no"
+        mark = "" if finding.as_expected else "  WRONG"
+        console.print(f"{finding.name}: {found}{mark} {by}")
+        table.add_row(
+            finding.name, found + mark, by, str(finding.report.seed), f"{finding.report.seconds:.0f}"
+        )
+        if not finding.as_expected:
+            wrong.append(finding.report)
+    console.print(table)
+    for report in wrong:
+        _print(report)
+    console.print(f"chaos-mutants: {len(wrong)} subjects were judged wrongly, seed {seed}")
+    return 1 if wrong else 0
+
+
+def _draw(seed: int | None) -> int:
+    return secrets.randbits(32) if seed is None else seed
+
+
+def _finish(report: Report, path: Path | None) -> None:
+    if path is not None:
+        path.write_text(report.to_json())
+    _print(report)
+    raise typer.Exit(1 if report.violations else 0)
+
+
+def _print(report: Report) -> None:
+    for line in report.lines():
+        console.print(line, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    app()

@@ -40,7 +40,9 @@ class Order:
     script: dict[str, Any]
 
 
-KINDS: tuple[tuple[int, str, dict[str, Any]], ...] = (
+Kinds = tuple[tuple[int, str, dict[str, Any]], ...]
+
+KINDS: Kinds = (
     (38, "plain", {}),
     (26, "keyed", {}),
     (5, "plain", {"fail": 1}),
@@ -57,19 +59,21 @@ KINDS: tuple[tuple[int, str, dict[str, Any]], ...] = (
 """Weights of jobs of each task, and of what becomes of them."""
 SHARED = 0.04
 """Share of the orders that several jobs place for the same work."""
-LONG, LONGER_THAN_LEASE = 0.02, 1.3
-"""Share of the bodies that outlast a lease, and by which factor."""
+LONGER_THAN_LEASE = 1.3
+"""How many leases a long body takes."""
 
 
-def orders(random: Random, number: int, lease: float) -> Iterator[Order]:
+def orders(random: Random, number: int, kinds: Kinds, long: float, lease: float) -> Iterator[Order]:
     """So many jobs, the same for the same seed.
 
     Args:
         random: decides.
         number: of jobs.
-        lease: seconds; some bodies take longer.
+        kinds: which there are.
+        long: share of those whose bodies outlast a lease.
+        lease: seconds.
     """
-    weights = [weight for weight, _, _ in KINDS]
+    weights = [weight for weight, _, _ in kinds]
     made = 0
     while made < number:
         if random.random() < SHARED:
@@ -78,8 +82,8 @@ def orders(random: Random, number: int, lease: float) -> Iterator[Order]:
                 yield Order(f"job-{made}", "keyed", key, {"hold": random.uniform(0.05, 0.6)})
                 made += 1
             continue
-        [(_, task, script)] = random.choices(KINDS, weights)
-        hold = lease * LONGER_THAN_LEASE if random.random() < LONG else random.uniform(0.05, 0.6)
+        [(_, task, script)] = random.choices(kinds, weights)
+        hold = lease * LONGER_THAN_LEASE if random.random() < long else random.uniform(0.05, 0.6)
         label = f"job-{made}"
         yield Order(label, task, f"key-{label}", {"hold": hold, **script})
         made += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 
@@ -63,6 +63,10 @@ class Report:
             Violation(**{**each, "history": tuple(each["history"])}) for each in values["violations"]
         )
         return cls(**{**values, "violations": broken})
+
+    def lasting(self, seconds: float) -> Report:
+        """The same, with how long it took."""
+        return replace(self, seconds=seconds)
 
     def lines(self) -> list[str]:
         """For people: figures, invariants, and of each violation all that is known."""

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -15,16 +15,19 @@ from typing import Any
 
 from chaos.arena import DURABLE, Arena, OneServer, at_rest, memory_that_stays, used_memory, what_is_left
 from chaos.fleet import Fleet, Slot
-from chaos.journal import Journal, read
+from chaos.journal import Entry, Journal, read
 from chaos.judge import judge
-from chaos.orders import enqueue, orders
+from chaos.orders import KINDS, Kinds, enqueue, orders
 from chaos.proxy import NetFault
 from chaos.report import Report, Scale, Violation
+from jobguard.cli.exits import Exit
 from jobguard.testing import EmbeddedValkey
 
 PATH = "chaos.tasks.WorkerSettings"
 DEATHS_ALONE = 0.4
-"""Share of the time in which workers only die: how long it takes until their jobs are run again is seen there."""
+"""Share of the time in which workers only die: there one sees how soon their jobs are run again."""
+REQUEUED = (Exit.OK, Exit.PARTIAL, Exit.NOT_FOUND)
+"""What a requeue ends with that has done its work, or some of it where others were quicker."""
 MEMORY_MARGIN = 2_000_000
 """Bytes that a server may hold more than at first: its own buffers, scripts and fragments."""
 
@@ -42,11 +45,13 @@ class Plan:
             longer than a lease, of the server, and of the network.
         stock, supervised: workers run by `arq`, and by jobguard's own command.
         lease: seconds.
+        kinds, long: which jobs there are, and the share whose bodies outlast a lease.
         settings: what the workers run.
         clocks: how wall clocks are wrong, for as many workers as there are.
         mutant: a seeded bug in every worker.
         patience: seconds in which everything has to come to rest after the last fault.
         replay: whether the dead letters are run again in the end.
+        admits_loss: an outage of the servers may cost what they acknowledged just before.
     """
 
     part: str
@@ -61,11 +66,14 @@ class Plan:
     stock: int = 4
     supervised: int = 3
     lease: float = 3.0
+    kinds: Kinds = KINDS
+    long: float = 0.02
     settings: str = PATH
     clocks: tuple[dict[str, float] | None, ...] = ()
     mutant: str | None = None
     patience: float = 60.0
     replay: bool = True
+    admits_loss: bool = False
 
 
 PLANS = {
@@ -100,7 +108,7 @@ async def soak(plan: Plan, arena: Arena, directory: Path) -> Report:
     journal = Journal(directory / "driver.journal")
     pool = await arena.connect()
     baseline = await used_memory(pool)
-    late: list[str] = []
+    refused: list[Violation] = []
     async with Fleet(directory, journal) as fleet:
         slots = [
             await _slot(plan, number, arena, directory) for number in range(plan.stock + plan.supervised)
@@ -112,14 +120,22 @@ async def soak(plan: Plan, arena: Arena, directory: Path) -> Report:
         late = await fleet.drain(plan.patience)
         rest = await what_is_left(pool)
         if plan.replay and calm:
-            await _replay(plan, arena, fleet, journal, directory, slots[0])
-    verdict = judge(read(directory), rest, plan.lease)
-    staying = await memory_that_stays(pool)
-    checked = {**verdict.checked, "memory back to baseline": 1, "SIGTERM ends a worker": len(slots)}
-    violations = [*verdict.violations]
-    if staying > baseline + MEMORY_MARGIN:
-        what = f"{staying - baseline:,} bytes more than at first"
-        violations.append(Violation("memory back to baseline", "the server", what))
+            refused = await _replay(plan, arena, fleet, journal, directory, slots[0])
+    entries = read(directory)
+    verdict = judge(entries, rest, plan.lease, admits_loss=plan.admits_loss)
+    checked = {**verdict.checked, "SIGTERM ends a worker": len(slots), "every worker took part": len(slots)}
+    violations = [*verdict.violations, *refused]
+    violations += [
+        Violation("every worker took part", slot.name, "it never got ready", _log(directory, slot))
+        for slot in slots
+        if not _took_part(slot, entries)
+    ]
+    if not plan.admits_loss:  # a replica's buffers are its own affair
+        checked["memory back to baseline"] = 1
+        staying = await memory_that_stays(pool)
+        if staying > baseline + MEMORY_MARGIN:
+            what = f"{staying - baseline:,} bytes more than at first"
+            violations.append(Violation("memory back to baseline", "the server", what))
     violations += [
         Violation("SIGTERM ends a worker", name, f"it went on for {plan.patience:g} s") for name in late
     ]
@@ -188,10 +204,11 @@ async def _storm(plan: Plan, arena: Arena, fleet: Fleet, journal: Journal) -> Co
             await asyncio.sleep(0.1)
         inflicted[kind] += 1
 
-    async def place(order_random: Random) -> None:
+    async def place() -> None:
         start = time.monotonic()
         asked = set[asyncio.Task[None]]()
-        for number, order in enumerate(orders(order_random, plan.jobs, plan.lease)):
+        wanted = orders(Random(plan.seed), plan.jobs, plan.kinds, plan.long, plan.lease)
+        for number, order in enumerate(wanted):
             await asyncio.sleep(max(start + number * plan.seconds / plan.jobs - time.monotonic(), 0))
             task = asyncio.ensure_future(enqueue(order, arena.connect, journal))
             asked.add(task)
@@ -200,7 +217,7 @@ async def _storm(plan: Plan, arena: Arena, fleet: Fleet, journal: Journal) -> Co
             await asyncio.wait(asked)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(place(Random(plan.seed)))
+        group.create_task(place())
         for kind, number, fault in faults():
             deaths = kind in ("SIGKILL", "SIGTERM")
             for each in range(number):
@@ -213,19 +230,39 @@ async def _storm(plan: Plan, arena: Arena, fleet: Fleet, journal: Journal) -> Co
 
 async def _replay(
     plan: Plan, arena: Arena, fleet: Fleet, journal: Journal, directory: Path, slot: Slot
-) -> None:
-    """Mend what made jobs fail, and requeue all dead letters: by three commands, one of which is killed."""
+) -> list[Violation]:
+    """Mend what made jobs fail, and requeue all dead letters: by three commands, one of which is killed.
+
+    Returns what went wrong with a command that was not.
+    """
     pool = await arena.connect()
     (directory / "mended").touch()
     journal.write("mended")
     for number in range(2):
         fleet.fill(replace(slot, name=f"mended-{number}", clock=None, pid=None, born=asyncio.Event()))
-    arguments = ("dlq", "requeue", "--all", "--yes", "--quiet", "--url", arena.url)
-    operators = [Slot(f"operator-{number}", "jobguard", arguments, {}) for number in range(3)]
-    ends = [await fleet.run(operator) for operator in operators]
+    arguments = ("dlq", "requeue", "--all", "--yes", "--url", arena.url)
+    config = {"directory": str(directory)}
+    operators = [
+        Slot(f"operator-{number}", "jobguard", arguments, config, mutant=plan.mutant) for number in range(4)
+    ]
+    ends = [await fleet.run(operator) for operator in operators[:3]]
     await asyncio.sleep(Random(plan.seed).uniform(0.2, 0.8))
     fleet.send(operators[0], signal.SIGKILL)
-    await asyncio.gather(*ends)
-    await (await fleet.run(replace(operators[0], name="operator-again", born=asyncio.Event())))
+    codes = [await end for end in ends[1:]]
+    codes.append(await (await fleet.run(operators[3])))
     await at_rest(pool, plan.patience)
     await fleet.drain(plan.patience)
+    return [
+        Violation("a requeue succeeds", operator.name, f"exit code {code}", _log(directory, operator))
+        for operator, code in zip(operators[1:], codes, strict=True)
+        if code not in REQUEUED
+    ]
+
+
+def _took_part(slot: Slot, entries: Sequence[Entry]) -> bool:
+    born = {entry["pid"] for entry in entries if entry["what"] == "born" and entry["name"] == slot.name}
+    return any(entry["what"] == "ready" and entry["pid"] in born for entry in entries)
+
+
+def _log(directory: Path, slot: Slot) -> tuple[str, ...]:
+    return tuple((directory / f"{slot.name}.log").read_text(errors="replace").splitlines())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Any
 
 
@@ -37,5 +38,5 @@ def _replace(functions: dict[Callable[[], Any], Callable[[], Any]]) -> None:
     """In `time` itself, and wherever somebody wrote `from time import time`."""
     for module in [*sys.modules.values()]:
         for name, value in [*getattr(module, "__dict__", {}).items()]:
-            if type(value) is type(time.time) and value in functions:
+            if isinstance(value, BuiltinFunctionType) and value in functions:
                 setattr(module, name, functions[value])

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import arq.cli
 import arq.worker
 
+import jobguard.adapters.arq.__main__
 import jobguard.cli
 import jobguard.primitives
 from chaos import mutants, wallclock
@@ -39,10 +40,7 @@ def arq_command(arguments: list[str]) -> None:
 
 def supervised(arguments: list[str]) -> None:
     """jobguard's own."""
-    from jobguard.adapters.arq.__main__ import main as command
-
-    sys.argv = ["jobguard.adapters.arq", *arguments]
-    command()
+    jobguard.adapters.arq.__main__.cli(args=arguments, prog_name="jobguard.adapters.arq")
 
 
 def operator(arguments: list[str]) -> None:
