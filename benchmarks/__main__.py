@@ -1,7 +1,7 @@
 # ruff: noqa: T201  the table is what this is for
 """Run the benchmarks and print their table.
 
-    python -m benchmarks [--strict] [retry] [redis] [memory] [letters] [arq]
+    python -m benchmarks [--strict] [retry] [redis] [memory] [letters] [sweep] [arq]
 
 `--strict` ends with exit code 1 if a bound is missed, also when measured again.
 """
@@ -24,6 +24,7 @@ from benchmarks.memory import memory
 from benchmarks.redis_calls import redis_calls
 from benchmarks.report import Section, measured, table
 from benchmarks.retry_calls import retry_calls
+from benchmarks.sweeping import sweeps
 
 SECTIONS = {
     "retry": [Section("A call that succeeds, in-process", retry_calls)],
@@ -39,6 +40,7 @@ SECTIONS = {
         Section("A dead letter written, beside plain JSON", letter_writes),
         Section("A million dead letters on the server", letter_questions),
     ],
+    "sweep": [Section("A sweep of a queue of a million jobs", sweeps)],
     "arq": [Section("Processor time of an ARQ worker by job", arq_jobs)],
 }
 
@@ -46,7 +48,7 @@ SECTIONS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--strict", action="store_true", help="fail if a bound is missed")
-    parser.add_argument("names", nargs="*", help="retry, redis, memory, letters, arq; default: all of them")
+    parser.add_argument("names", nargs="*", help=f"{', '.join(SECTIONS)}; default: all of them")
     options = parser.parse_args()
     unknown = set(options.names) - set(SECTIONS)
     if unknown:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path as Directory
 
+from chaos.bodies import ATTEMPTS, LEASE
 from chaos.journal import Entry
-from chaos.paths import ATTEMPTS, LEASE, End, Facts, Job, Path
+from chaos.paths import End, Facts, Job, Path
 from chaos.points import Fault
 from chaos.report import Violation
 
@@ -139,11 +140,13 @@ def _undone(case: Case) -> str:
 def _ended_otherwise(case: Case, job: Job) -> str:
     id = f"{case.id}-{job.label}"
     result = case.facts.results.get(id)
-    letters = [each for each in case.facts.letters if each[0] == id or job.end is End.REVIVED]
+    # A letter tells the id under which its job has ended last: of a replay, another.
+    letters = [each for each in case.facts.letters if each[0] == id or len(case.path.jobs) == 1]
     if result is None:
         return f"the queue says nothing of job {job.label!r}; its letters: {letters}"
     success, truth, text = result
     states = [(state, reason) for _, state, reason, _ in letters]
+    done = sum(success and truth for success, truth, _ in case.facts.results.values())
     match job.end:
         case End.DONE:
             good = success and truth and not letters
@@ -154,15 +157,17 @@ def _ended_otherwise(case: Case, job: Job) -> str:
         case End.DEAD:
             good = not success and ("dead", job.reason) in states
         case End.REVIVED:
-            good = not success and ("resolved", job.reason) in states
-            good = good and sum(success and truth for success, truth, _ in case.facts.results.values()) == 1
+            good = not success and ("resolved", job.reason) in states and done == 1
+        case End.DEAD_AGAIN:
+            good = not success and ("dead", job.reason) in states and done == 0 and letters[0][3] > 0
     if good:
         return ""
     return f"job {job.label!r} was to end {job.end}; success={success}, result {text}, letters {states}"
 
 
 def _ended_twice(case: Case, job: Job) -> str:
-    letters = [each for each in case.facts.letters if each[0] == f"{case.id}-{job.label}"]
+    own = f"{case.id}-{job.label}"
+    letters = [each for each in case.facts.letters if each[0] == own or len(case.path.jobs) == 1]
     return f"job {job.label!r} has {len(letters)} dead letters" if len(letters) > 1 else ""
 
 

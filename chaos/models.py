@@ -141,6 +141,7 @@ class Claims:
         self._highest: dict[str, int] = {}
         self._fence = 0
         self._found: dict[str, set[Found]] = {}
+        self._finds: list[tuple[str, Found]] = []
 
     def holder(self, key: str) -> Held | None:
         """What a key should say; one of several possibilities where close instants left them."""
@@ -160,6 +161,7 @@ class Claims:
         while ways:
             before, taken = ways.pop()
             now, self._new, self._fence = Now(span, taken), Counter(), self._highest.get(key, 0)
+            self._finds = []
             try:
                 after = self._walk(before, steps, now)
             except Differs as difference:
@@ -170,14 +172,13 @@ class Claims:
                 if after not in afters:
                     afters.append(after)
                 highest = max(highest, self._fence)
+                for token, found in self._finds:
+                    self._found.setdefault(token, set()).add(found)
             ways += [(before, others) for others in now.others]
         if not afters:
             raise Differs("; or ".join(differences) + f" (the model held {befores})")
         self._records[key] = afters
         self._highest[key] = highest
-        for held in afters:
-            if held is not None and held.found is not None:
-                self._found.setdefault(held.token, set()).add(held.found)
 
     def _walk(self, record: Held | None, steps: Sequence[Step], now: Now) -> Held | None:
         for step in steps:
@@ -229,6 +230,7 @@ class Claims:
         told = (reply.state, reply.owner, reply.fingerprint)
         if not (lost and self._may_find(claim.token, claim.owner, claim.fingerprint, told)):
             _equal("what a granted claim found", told, found)
+        self._finds.append((claim.token, found))
         _granting(reply, crashes, history)
         first = now.span if kept is None else kept.first
         _within("elapsed", reply.elapsed, now.since(first))

@@ -7,12 +7,8 @@ would, and finishes what is left, with a worker of its own. The other is the pro
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path as Directory
 from typing import Any
@@ -20,40 +16,15 @@ from typing import Any
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job as ArqJob
 from arq.worker import create_worker
-from arq.worker import func as arq_function
 
+from chaos.bodies import ATTEMPTS, FUNCTIONS, LEASE, PATIENCE
 from chaos.journal import Journal
-from jobguard import (
-    DeadLetter,
-    Discard,
-    Filter,
-    GiveUp,
-    JobGuard,
-    Snooze,
-    constant,
-    current_job,
-    dead_letter,
-    deduplicated,
-    retrying,
-)
+from jobguard import DeadLetter, Filter, JobGuard
 from jobguard.adapters.arq import ArqQueue, create_pool, protect
 from jobguard.stores import RedisStore
 
-Context = dict[str, Any]
-
-LEASE = 1.2
-"""Seconds; short, as most of a case is to wait for it, with room for a busy machine."""
-ATTEMPTS = 3
-PAUSE = timedelta(seconds=0.15)
-"""Between attempts: some polls, so that one of them finds nothing, each time."""
 POLL, PATIENT_POLL = 0.1, 0.25
 """Seconds between polls of the worker that a fault befalls, and of the one that finishes its work."""
-PATIENCE = 40.0
-"""Seconds after which what is not finished never will be."""
-
-
-class Failure(Exception):
-    """What bodies fail with."""
 
 
 class End(StrEnum):
@@ -69,106 +40,8 @@ class End(StrEnum):
     """Another job does the work; the queue says that it succeeded, with something falsy."""
     REVIVED = "revived"
     """It was a dead letter, and its replay has resolved it."""
-
-
-# Bodies
-
-
-async def body(ctx: Context, label: str, does: str) -> str:
-    """Do what a word says, and write down what was done."""
-    note, run, job = ctx["note"], secrets.token_hex(4), current_job()
-    note(
-        "begin",
-        run=run,
-        label=label,
-        job_id=job.id,
-        attempt=job.attempt,
-        failures=job.failures,
-        crashes=job.crashes,
-        interruptions=job.interruptions,
-        fence=job.fence,
-        pid=os.getpid(),
-    )
-    how = "broken"
-    try:
-        how = await _act(ctx, does, job.failures)
-    except asyncio.CancelledError:
-        how = "cancelled"
-        raise
-    finally:
-        note("end", run=run, label=label, how=how)
-    match how:
-        case "fail":
-            raise Failure(label)
-        case "snooze":
-            raise Snooze(after=PAUSE)
-        case "discard":
-            raise Discard("as told")
-        case "give_up":
-            raise GiveUp("as told")
-        case _:
-            return label
-
-
-async def _act(ctx: Context, does: str, failures: int) -> str:
-    """What the body does, up to how it ends; that depends on what it is told, and not on who was killed."""
-    directory: Directory = ctx["directory"]
-    verb, _, rest = does.partition(" ")
-    match verb:
-        case "fail":
-            return "fail" if failures < int(rest) else "ok"
-        case "broken":
-            return "ok" if (directory / "mended").exists() else "fail"
-        case "snooze":
-            return "snooze" if first_time(directory / "snoozed") else "ok"
-        case "stop":
-            if ctx["mortal"] and first_time(directory / "stopped"):
-                os.kill(os.getpid(), signal.SIGTERM)
-                await asyncio.sleep(PATIENCE)
-        case "last":
-            await asyncio.sleep(LEASE * 0.8)
-        case "hold":
-            (directory / "holding").touch()
-            while not (directory / "over").exists():  # noqa: ASYNC110  # a file tells nobody
-                await asyncio.sleep(0.1)
-        case "discard" | "give_up":
-            return verb
-        case _:
-            pass
-    return "ok"
-
-
-def first_time(marker: Directory) -> bool:
-    """Whether nobody has been here; from now on, somebody has."""
-    try:
-        marker.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
-@deduplicated(key="{label}")
-@retrying(attempts=ATTEMPTS, backoff=constant(PAUSE))
-@dead_letter
-async def claimed(ctx: Context, label: str, does: str) -> str:
-    """A job whose key is claimed."""
-    return await body(ctx, label, does)
-
-
-@retrying(attempts=ATTEMPTS, backoff=constant(PAUSE))
-async def retried(ctx: Context, label: str, does: str) -> str:
-    """A job that is only retried: the queue alone knows of a success."""
-    return await body(ctx, label, does)
-
-
-@retrying(attempts=ATTEMPTS, backoff=constant(PAUSE))
-@dead_letter
-async def kept(ctx: Context, label: str, does: str) -> str:
-    """A job without a key, of which a dead letter is kept."""
-    return await body(ctx, label, does)
-
-
-FUNCTIONS = [arq_function(each, name=each.__name__) for each in (claimed, retried, kept)]
+    DEAD_AGAIN = "dead again"
+    """It was a dead letter, and is one again since its replay has failed."""
 
 
 @dataclass
@@ -328,10 +201,16 @@ async def _without_payload(stage: Stage, pool: ArqRedis) -> None:
     await pool.delete(f"arq:job:{stage.job_id('job')}")
 
 
-async def _a_dead_letter(stage: Stage, pool: ArqRedis) -> None:
-    await stage.enqueue(pool, Job("claimed", "broken"))
-    await stage.work()
-    (stage.directory / "mended").touch()
+def _a_dead_letter(function: str, *, mended: bool) -> Scene:
+    """The job has become one, and what made it fail is mended or not."""
+
+    async def prepare(stage: Stage, pool: ArqRedis) -> None:
+        await stage.enqueue(pool, Job(function, "broken"))
+        await stage.work()
+        if mended:
+            (stage.directory / "mended").touch()
+
+    return prepare
 
 
 async def requeue(stage: Stage, pool: ArqRedis) -> None:
@@ -409,10 +288,24 @@ PATHS = (
     Path(
         "requeued",
         (Job("claimed", "broken", End.REVIVED, reason="exhausted"),),
-        prepare=_a_dead_letter,
+        prepare=_a_dead_letter("claimed", mended=True),
         victim=_requeuing,
         repeat=requeue,
         whole=True,
+    ),
+    Path(
+        "requeued without claim",
+        (Job("kept", "broken", End.REVIVED, reason="exhausted"),),
+        prepare=_a_dead_letter("kept", mended=True),
+        victim=_requeuing,
+        repeat=requeue,
+    ),
+    Path(
+        "requeued in vain",
+        (Job("claimed", "broken", End.DEAD_AGAIN, reason="exhausted"),),
+        prepare=_a_dead_letter("claimed", mended=False),
+        victim=_requeuing,
+        repeat=requeue,
     ),
     Path(
         "enqueue",

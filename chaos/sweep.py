@@ -30,16 +30,17 @@ from typing import Any, NoReturn
 
 import redis
 
+from chaos.bodies import LEASE, PATIENCE
 from chaos.cases import Case, Judge
 from chaos.journal import Journal, read
-from chaos.paths import LEASE, PATHS, PATIENCE, Facts, Path, Stage, look
+from chaos.paths import PATHS, Facts, Path, Stage, look
 from chaos.points import Death, Fault, Interceptor, Moment, Trip, worth_a_fault
 from chaos.report import Report, Scale, Violation
 from jobguard.adapters.arq import create_pool
 from jobguard.testing import EmbeddedValkey
 
 PR_SET_PDEATHSIG = 1
-VICTIMS, FINISHING = 4, 100
+VICTIMS, FINISHING = 6, 100
 """Processes that are about to die, and cases that wait for leases to run out, at once."""
 RECORDINGS = 3
 """Times that a path is played undisturbed, to tell what always comes from what comes by chance."""

@@ -28,6 +28,8 @@ DIRECTORY = Path(CONFIG["directory"])
 JOURNAL = Journal(DIRECTORY / "bodies.journal")
 MENDED = DIRECTORY / "mended"
 """Exists once the cause of all failures has gone."""
+LAST_SNOOZE = 3
+"""Delivery from which on a body snoozes no more."""
 STEP = 0.08
 """Seconds between two signs of life of a body."""
 
@@ -42,7 +44,8 @@ async def body(ctx: Context, label: str, key: str, script: dict[str, Any]) -> st
             await asyncio.sleep(STEP)
             JOURNAL.write("step", run=run)
         if not MENDED.exists():
-            if "snooze" in script and Random(f"{label} {ctx['job_try']}").random() < script["snooze"]:
+            early = ctx["job_try"] <= LAST_SNOOZE
+            if early and Random(f"{label} {ctx['job_try']}").random() < script.get("snooze", 0):
                 how = "snooze"
                 raise Snooze(after=0.2)
             if script.get("discard"):

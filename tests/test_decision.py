@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobguard.backoff import Schedule, constant, exponential, fibonacci, linear
 from jobguard.decision import Action, Decision, attempts_of, crash_limit, decide
-from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze
+from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze, Undeliverable
 from jobguard.job import NO_HISTORY, History
 from jobguard.policies import DeadLettering, Fallback, Policies, Retrying
 
@@ -551,6 +551,12 @@ def test_giving_up_keeps_a_dead_letter_where_there_is_a_policy(kept: bool) -> No
 def test_discarding_keeps_nothing_and_has_no_fallback() -> None:
     """The work is not wanted any more: no dead letter, no answer in its place, no failure."""
     assert rule(Discard(), STEADY, kept=True) == Decision(Action.FAIL, "discarded", counted=False)
+
+
+def test_what_could_not_be_run_has_not_failed() -> None:
+    """The job ends at once, whatever is to be retried, and for the reason that the queue's adapter gives."""
+    made = rule(Undeliverable("undecodable", "no payload"), STEADY, kept=True)
+    assert made == Decision(Action.FAIL, "undecodable", counted=False, dead_letter=True, fall_back=True)
 
 
 def test_a_queue_signal_takes_the_place_of_the_error() -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from jobguard.codec import Codec, clip, preview, printable
 from jobguard.errors import InvalidValue, NotEncodable
+from jobguard.letters import PAYLOAD_LIMIT
 from jobguard.redaction import REDACTED, redactor
 from jobguard.stores.letters import DeadLetter, Edit
 
@@ -137,6 +138,9 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
         payload = codec.encode({"args": args, "kwargs": kwargs})
     except NotEncodable as error:
         raise NotEditable(str(error)) from error
+    size = len(payload.encode("utf-8", "surrogatepass"))
+    if size > PAYLOAD_LIMIT:
+        raise NotEditable(f"its arguments would come to {size} bytes; {PAYLOAD_LIMIT} can be kept")
     masks.append(redactor(args, kwargs, letter.parameters, letter.redact))
 
     def mask(text: str) -> str:  # also where another argument holds what is redacted, or was at first

@@ -16,7 +16,7 @@ from math import inf
 from typing import cast
 
 from jobguard.backoff import Schedule, exponential
-from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze
+from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze, Undeliverable
 from jobguard.job import History
 from jobguard.policies import Policies, Retrying
 
@@ -43,9 +43,11 @@ class Decision:
     Attributes:
         action: run again or end.
         reason: why, in a word. RETRY: `failed` or `retry_later`; SNOOZE: `snoozed`; FAIL:
-            `exhausted`, `gave_up`, `not_retryable`, `deadline`, `expired`, `snoozes`, `discarded`.
+            `exhausted`, `gave_up`, `not_retryable`, `deadline`, `expired`, `snoozes`, `discarded`, or
+            what an `Undeliverable` says.
         delay: seconds until the next run; 0 where there is none.
-        counted: whether the run was a failure. `Snooze` and `Discard` are not, even where they end the job.
+        counted: whether the run was a failure. `Snooze`, `Discard` and `Undeliverable` are not, even where
+            they end the job.
         dead_letter: whether the job is to be kept as a dead letter.
         fall_back: whether `@fallback` may answer.
     """
@@ -135,6 +137,9 @@ class _Judge:
     def rule(self, error: Exception) -> tuple[_Weight, Decision]:
         """What one error, not a group, comes to."""
         match error:
+            case Undeliverable():
+                # Nothing was run that could have failed.
+                return _Weight.NOT_RETRYABLE, self._fail(error.reason, counted=False)
             case Discard():
                 return _Weight.DISCARD, Decision(Action.FAIL, "discarded", counted=False)
             case GiveUp():

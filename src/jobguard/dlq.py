@@ -15,7 +15,7 @@ from jobguard.codec import Codec
 from jobguard.errors import InvalidValue, LetterRefused
 from jobguard.filters import Filter, Moment, StateName, as_filter
 from jobguard.letters import entry_of, letter_in
-from jobguard.policies import check_name
+from jobguard.policies import check_name, check_namespace
 from jobguard.policies import count as whole_number
 from jobguard.removal import OnEvict
 from jobguard.requeueing import (
@@ -62,7 +62,7 @@ class DeadLetterQueue:
     def __init__(
         self, store: Store, name: str = "default", *, namespace: str = "jobguard", codec: Codec | None = None
     ) -> None:
-        queue = LetterQueue(check_name("namespace", namespace), check_name("name", name))
+        queue = LetterQueue(check_namespace(namespace), check_name("name", name))
         self._place = Place(store, queue, Codec() if codec is None else codec)
 
     @property

@@ -121,9 +121,11 @@ async def run(case: Case) -> Answer | None:
 
 async def run_body(case: Case) -> object:
     """Run the body once, under its lease and the shortest of its limits; `_LOST` if the lease ended first."""
+    held = case.held
+    if held is not None and now() >= held.until:
+        return _LOST  # this process stood still after the claim: somebody else may have begun
     limit, what = shortest_limit(case)
     deadline = Deadline(inf if limit is None else now() + limit)
-    held = case.held
     before = current_run.set(Run(case, case.history, case.fence))
     try:
         if held is not None:

@@ -107,9 +107,21 @@ class Interrupted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseLost(Event):
-    """The lease ended while the body ran; the body was cancelled."""
+    """The lease ended while the body ran, which was cancelled, or before it had begun."""
 
     fence: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(Event):
+    """Nothing else ran in this process for `seconds` at least, a considerable share of a `lease`.
+
+    A body that computes or waits without `await`, a process that was stopped or had no CPU. Leases
+    are not renewed meanwhile. Noticed only while some are held.
+    """
+
+    seconds: float
+    lease: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,16 @@ from pathlib import Path
 from jobguard.dlq import DeadLetterQueue, Progress
 from jobguard.errors import StoreError
 from jobguard.filters import MICROSECONDS, Filter
-from jobguard.letters import from_text, to_text
+from jobguard.letters import PAYLOAD_LIMIT, from_text, to_text
 from jobguard.stores.letters import DeadLetter, LetterState
 
 LONGEST_LINE = 8 * 1024 * 1024
 """Characters of a line that an import reads at most: no letter comes near that."""
 LONGEST_ID = 200
+LONGEST_NAME = 2_000
+"""Characters of what letters are indexed by."""
+LONGEST_PAYLOAD = 2 * PAYLOAD_LIMIT
+"""Characters of a payload: more than any that was kept comes to, as JSON or in base64."""
 REFUSALS_KEPT = 1_000
 """Lines that an import tells of one by one; further ones are only counted."""
 
@@ -109,6 +113,12 @@ def _read(line: str) -> DeadLetter:
         value: str = getattr(letter, name)
         if not value.isprintable() or len(value) > LONGEST_ID:
             raise StoreError(f"{name} must be at most {LONGEST_ID} printable characters, not {value!r:.60}")
+    for name in ("task", "error_type", "fingerprint", "key"):
+        if len(getattr(letter, name) or "") > LONGEST_NAME:
+            raise StoreError(f"{name} must be at most {LONGEST_NAME} characters")
+    for name in ("payload", "original"):
+        if len(getattr(letter, name) or "") > LONGEST_PAYLOAD:
+            raise StoreError(f"{name} must be at most {LONGEST_PAYLOAD} characters")
     state = LetterState.DEAD if letter.state is LetterState.REQUEUED else letter.state
     return replace(letter, state=state, imported=True)
 

@@ -147,7 +147,7 @@ class Filter:
             try:
                 if not alike(value_at(arguments, path), wanted):
                     return False
-            except LookupError:
+            except (LookupError, RecursionError):
                 return False
         return True
 

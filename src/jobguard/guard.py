@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, cast
 from jobguard.codec import Codec
 from jobguard.errors import InvalidType
 from jobguard.events import DefaultStoreUsed, Hook
-from jobguard.policies import check_name, choice, seconds
+from jobguard.policies import check_namespace, choice, seconds
 from jobguard.runtime import OnStoreError, Runtime, make_runtime
 from jobguard.stores.base import Store
 from jobguard.stores.memory import MemoryStore
@@ -54,7 +54,7 @@ class JobGuard:
         choice("on_store_error", on_store_error, ("raise", "run"))
         self.runtime: Runtime = make_runtime(
             check_store(store),
-            namespace=check_name("namespace", namespace),
+            namespace=check_namespace(namespace),
             lease=seconds("lease", lease),
             hooks=check_hooks(hooks),
             codec=Codec() if codec is None else check_codec(codec),

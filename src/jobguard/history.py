@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import replace
 
+from jobguard.codec import clip
 from jobguard.job import NO_HISTORY, AttemptError, History
 
 logger: logging.Logger = logging.getLogger("jobguard")
@@ -39,17 +41,33 @@ def unpack(text: str, elapsed: float) -> tuple[History, float]:
     try:
         failures, interruptions, snoozes, crashes, offset, errors = json.loads(text)
         history = History(
-            failures=int(failures),
-            interruptions=int(interruptions),
-            snoozes=int(snoozes),
-            crashes=int(crashes),
+            failures=_count(failures),
+            interruptions=_count(interruptions),
+            snoozes=_count(snoozes),
+            crashes=_count(crashes),
             elapsed=elapsed + float(offset),
-            errors=tuple(AttemptError(*error) for error in errors),
+            errors=tuple(_attempt(*error) for error in errors[-KEPT_ERRORS:]),
         )
-    except (ValueError, TypeError, RecursionError) as error:
-        logger.warning("a job's history in the store cannot be read: %r", error)
+        if not math.isfinite(history.elapsed):
+            raise ValueError("it has no time")
+    except (ValueError, TypeError, OverflowError, KeyError, RecursionError) as error:
+        logger.warning("a job's history in the store cannot be read: %s", clip(repr(error), 300))
         return History(elapsed=elapsed), 0.0
     return history, float(offset)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError("a count is none")
+    return value
+
+
+def _attempt(number: object, at: object, kind: object, message: object) -> AttemptError:
+    if type(number) is not int or type(kind) is not str or type(message) is not str:
+        raise TypeError("an attempt is none")
+    if not isinstance(at, (int, float)) or not abs(at) < 2**63:
+        raise ValueError("an attempt has no time")
+    return AttemptError(number, float(at), kind, message)
 
 
 def add_failure(history: History, error: AttemptError) -> History:

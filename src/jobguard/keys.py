@@ -286,25 +286,36 @@ def _encode_fields(fields: tuple[_Field, ...], tail: bytes, values: Sequence[obj
             before, at, steps, _ = field
             value = values[at]
             encoded += before + encode(_follow(value, steps) if steps else value)
-    except Unencodable as error:
+    except Exception as error:
+        refusal = _refusal(error)
         name, _, _ = field.label.partition(".")
         name, _, _ = name.partition("[")
         raise KeyNotEncodable(
-            f"argument {name!r} of {task} cannot be part of a key: {field.label}{error.way} "
-            f"{error.reason}; name other parameters in key=, or give a callable that returns "
+            f"argument {name!r} of {task} cannot be part of a key: {field.label}{refusal.way} "
+            f"{refusal.reason}; name other parameters in key=, or give a callable that returns "
             "what identifies it"
-        ) from error.__cause__
+        ) from refusal.__cause__
     return encoded + tail
 
 
 def _encode_result(value: object, task: str) -> bytes:
     try:
         return encode(value)
-    except Unencodable as error:
+    except Exception as error:
+        refusal = _refusal(error)
         raise KeyNotEncodable(
-            f"the result of the callable key of {task} cannot be a key: result{error.way} {error.reason}; "
-            "return text, numbers or a tuple of them"
-        ) from error.__cause__
+            f"the result of the callable key of {task} cannot be a key: result{refusal.way} "
+            f"{refusal.reason}; return text, numbers or a tuple of them"
+        ) from refusal.__cause__
+
+
+def _refusal(error: Exception) -> Unencodable:
+    """Why a value is no part of a key; to read one may run the user's code, which may raise anything."""
+    if isinstance(error, Unencodable):
+        return error
+    refusal = Unencodable(f"raised {type(error).__name__} while it was read")
+    refusal.__cause__ = error
+    return refusal
 
 
 def _fingerprint(seeded: blake2b, fields: tuple[_Field, ...], values: Sequence[object]) -> str:
@@ -313,7 +324,7 @@ def _fingerprint(seeded: blake2b, fields: tuple[_Field, ...], values: Sequence[o
         value = values[at]
         try:
             encoded += before + encode(value)
-        except Unencodable:
+        except Exception:  # as in `_refusal`
             encoded += before + b"?" + encode_class(type(value))
     digest = seeded.copy()
     digest.update(encoded)

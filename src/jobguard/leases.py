@@ -11,12 +11,15 @@ from binascii import b2a_base64
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from os import urandom
+from time import monotonic
 
 import anyio
 
 from jobguard.scopes import Alarm, Background, Deadline, event_loop
 
 BEATS_PER_LEASE = 3
+BLOCKED = 1 / 3
+"""Share of a lease by which a heartbeat comes late if its event loop was blocked, and not just busy."""
 
 
 def new_token() -> str:
@@ -59,7 +62,11 @@ class Held:
             deadline.expire()
 
     def renewed(self, until: float) -> None:
-        self.until = max(self.until, until)
+        """The store has prolonged it. One that was over before we heard of that stays over."""
+        if now() < self.until:
+            self.until = max(self.until, until)
+        else:
+            self.expire()
 
     def lose(self) -> None:
         """The lease is gone."""
@@ -74,6 +81,31 @@ class Held:
             self._deadline.expire()
 
 
+class Lag:
+    """Notices that the event loop was blocked, and tells of each block once, however many look.
+
+    Args:
+        lease: seconds of the leases that would not be renewed meanwhile.
+        blocked: told for how many seconds at least.
+    """
+
+    def __init__(self, lease: float, blocked: Callable[[float], None]) -> None:
+        self._enough = lease * BLOCKED
+        self._blocked = blocked
+        self._told = -inf
+
+    def look(self, due: float) -> None:
+        """Called by what was to happen at `due` (`anyio.current_time()`), and happens now."""
+        late = now() - due
+        if late <= self._enough:
+            return
+        clock = monotonic()  # event loops have zeros of their own
+        began, told = clock - late, self._told
+        self._told = clock
+        if began > told:
+            self._blocked(late)
+
+
 class Heartbeat:
     """Renews every lease of a process in one call per interval, and ends bodies whose lease is over.
 
@@ -82,6 +114,7 @@ class Heartbeat:
         renew: sends the renewals; answers per lease whether it still holds.
         failed: told of an error in `renew`; the leases then run on towards their end.
         background: where the beating task lives.
+        lag: looks at how late a beat comes.
     """
 
     def __init__(
@@ -90,14 +123,17 @@ class Heartbeat:
         renew: Callable[[Sequence[Held]], Awaitable[Sequence[bool]]],
         failed: Callable[[Exception], None],
         background: Background,
+        lag: Lag,
     ) -> None:
         self.lease = lease
+        self.lag = lag
         self._interval = lease / BEATS_PER_LEASE
         self._renew = renew
         self._failed = failed
         self._background = background
         self._held: dict[str, Held] = {}
         self._home: object = None
+        self._due = inf
         self._alarm = Alarm(self._expire)
         self._beating: frozenset[str] = frozenset()
         self._beaten: anyio.Event | None = None
@@ -110,6 +146,7 @@ class Heartbeat:
         if self._home is not home:
             self._home = home
             self._rest = anyio.Event()
+            self._due = now() + self._interval
             self._background.start(self._beat)
         self._alarm.set(held.until, home)
 
@@ -141,21 +178,26 @@ class Heartbeat:
     async def _beat(self) -> None:
         home, rest = self._home, self._rest
         assert rest is not None
-        pause = self._interval
         try:
             while True:
-                with anyio.move_on_after(pause):
+                with anyio.CancelScope(deadline=self._due):
                     await rest.wait()
+                self.lag.look(self._due)
                 if not self._held or rest.is_set() or self._home is not home:
                     return
                 pause = self._interval if await self._renew_all() else self._interval / BEATS_PER_LEASE
+                self._due = now() + pause
         finally:
             if self._home is home:
                 self._home = None
 
     async def _renew_all(self) -> bool:
-        batch = list(self._held.values())
-        sent = anyio.current_time()
+        # After a block the alarm may be due and not yet have rung: what is over is not ours to prolong.
+        self._expire()
+        sent = now()
+        batch = [held for held in self._held.values() if held.until > sent]
+        if not batch:
+            return True
         self._beating = frozenset(held.token for held in batch)
         self._beaten = anyio.Event()
         try:
@@ -167,6 +209,7 @@ class Heartbeat:
         finally:
             self._beating = frozenset()
             self._beaten.set()
+            self.lag.look(sent + self._interval)
         for held, holds in zip(batch, answers, strict=True):
             if held.token not in self._held:
                 continue

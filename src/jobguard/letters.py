@@ -23,8 +23,12 @@ from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, Edit, Entry, Lette
 
 TRACEBACK_LIMIT = 16_384
 MESSAGE_LIMIT = 2_048
+NAME_LIMIT = 500
+"""Characters of an error's class, which is the name of an index."""
 PAYLOAD_LIMIT = 256 * 1024
 """Bytes of a job's arguments; larger ones are not kept, and the letter says so."""
+LARGEST_NUMBER = 2**63
+"""No number of a letter is as large."""
 KEPT_ATTEMPTS = 50
 """Failed attempts that a letter describes, those of earlier replays included; older ones are only counted."""
 
@@ -230,6 +234,8 @@ def _of(kind: type | tuple[type, ...], name: str, value: Any) -> Any:
     odd = isinstance(value, bool) and kind is not bool
     if odd or not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
         raise TypeError(f"{name} is {clip(repr(value), 60)}")
+    if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:  # what others count with, and write again
+        raise ValueError(f"{name} is {clip(repr(value), 60)}")
     return value
 
 
@@ -293,13 +299,16 @@ def unreadable(id: str, error: StoreError) -> DeadLetter:
 def type_name(error: BaseException) -> str:
     """An error's class as people write it: builtins without their module."""
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module: object = kind.__module__  # a class may set it to anything
+    if module == "builtins" or type(module) is not str:
+        return clip(kind.__qualname__, NAME_LIMIT)
+    return clip(f"{module}.{kind.__qualname__}", NAME_LIMIT)
 
 
 def message_of(error: BaseException) -> str:
     """`str(error)`, also where that itself fails."""
     try:
-        return str(error)
+        return str.__str__(str(error))  # `__str__` may answer with a subclass, and methods of its own
     except Exception as broken:
         return f"<message unreadable: {type_name(broken)}>"
 
@@ -331,25 +340,37 @@ def _payload(
 def _traceback(error: BaseException) -> str:
     """The traceback from the task's own code on: our frames say nothing about the error."""
     frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("jobguard."):
+    while frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("jobguard."):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame))
+    try:
+        return "".join(traceback.format_exception(type(error), error, frame))
+    except Exception as broken:  # it reads attributes of the error, which may be the user's code
+        return f"<traceback unreadable: {type_name(broken)}>"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
     """The chain of causes and contexts below an error, outermost first; cut where it is a ring."""
     chain: list[BaseException] = []
     seen = {id(error)}
-    below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    while below is not None and id(below) not in seen:
+    below = _below(error)
+    while below is not None and id(below) not in seen and len(chain) < 20:
         seen.add(id(below))
         chain.append(below)
-        below = below.__cause__ or (None if below.__suppress_context__ else below.__context__)
-    return chain[:20]
+        below = _below(below)
+    return chain
+
+
+def _below(error: BaseException) -> BaseException | None:
+    if error.__cause__ is not None:
+        return error.__cause__
+    return None if error.__suppress_context__ else error.__context__
 
 
 def _fingerprint(error: BaseException) -> str:
     """What groups letters of one cause: the error's type and where it was raised, not its text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].name}" if frames else ""
-    return blake2b(f"{type_name(error)}@{where}".encode(), digest_size=8).hexdigest()
+    code, frame = None, error.__traceback__
+    while frame is not None:
+        code, frame = frame.tb_frame.f_code, frame.tb_next
+    where = "" if code is None else f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"
+    cause = f"{type_name(error)}@{where}".encode("utf-8", "surrogatepass")  # names of files may be any bytes
+    return blake2b(cause, digest_size=8).hexdigest()

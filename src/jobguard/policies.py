@@ -94,6 +94,9 @@ class TimeLimit:
     seconds: float
 
 
+LONGEST_NAME = 200
+"""Characters of a queue's or namespace's name."""
+
 Policy = Deduplication | Retrying | DeadLettering | Fallback | TimeLimit
 
 _ORDER: dict[type, int] = {Deduplication: 0, Retrying: 1, TimeLimit: 2, DeadLettering: 3, Fallback: 4}
@@ -172,11 +175,26 @@ def check_name(setting: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidType(f"{setting} must be a string, not {value!r}")
-    if not 0 < len(value) <= 200 or not value.isprintable() or any(c in value for c in "{} "):
+    if not 0 < len(value) <= LONGEST_NAME or not value.isprintable() or any(c in value for c in "{} "):
         raise InvalidValue(
-            f"{setting} must be 1 to 200 printable characters without spaces or braces, not {value!r}"
+            f"{setting} must be 1 to {LONGEST_NAME} printable characters without spaces or braces, "
+            f"not {value!r:.{LONGEST_NAME + 50}}"
         )
     return value
+
+
+def check_namespace(value: object) -> str:
+    """A namespace: a name without the word that stands between it and a dead letter queue's name in keys.
+
+    With it, `a` and its queue `b:dlq:c` would have the keys of `a:dlq:b` and its queue `c`.
+
+    Raises:
+        InvalidType, InvalidValue: it is none.
+    """
+    name = check_name("namespace", value)
+    if "dlq" in name.split(":"):
+        raise InvalidValue(f"namespace must not have 'dlq' between colons, as {name!r} has; choose another")
+    return name
 
 
 def exception_types(name: str, value: object) -> tuple[type[Exception], ...]:

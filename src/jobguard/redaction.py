@@ -23,6 +23,9 @@ _MOST_TEXTS = 2_000
 _SPEAKING = (date, datetime, time, timedelta, Decimal, UUID, PurePath)  # `str` says all there is to say
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_CONTAINERS: tuple[Any, ...] = (list, tuple, set, frozenset)
+_DICT: Any = dict
+
 _Paths = frozenset[tuple[str, ...]]
 
 
@@ -132,23 +135,34 @@ def _below(paths: _Paths, name: str) -> _Paths:
 
 
 def _parts(value: object) -> dict[str, object] | None:
-    """The named parts of a dict, dataclass, named tuple or pydantic model; None for all else."""
+    """The named parts of a dict, dataclass, named tuple or pydantic model; None for all else.
+
+    Subclasses are looked into as what they derive from: methods and attributes of their own are the user's
+    code, which may fail.
+    """
     kind: Any = type(value)
     known: Any = value
     if isinstance(value, dict):
-        return {key if type(key) is str else _described(key): item for key, item in known.items()}
-    if dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(kind)]
-        return {name: getattr(value, name) for name in names if hasattr(value, name)}
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return dict(zip(kind._fields, known, strict=False))
-    if hasattr(kind, "model_fields") and hasattr(kind, "__pydantic_validator__"):
-        return vars(value) | (known.__pydantic_extra__ or {})
+        parts: Iterable[tuple[object, object]] = _DICT.items(value)
+        return {key if type(key) is str else _described(key): item for key, item in parts}
+    try:
+        if dataclasses.is_dataclass(kind):
+            names = [field.name for field in dataclasses.fields(kind)]
+            return {name: getattr(value, name) for name in names if hasattr(value, name)}
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return dict(zip(kind._fields, _items(known) or (), strict=False))
+        if hasattr(kind, "model_fields") and hasattr(kind, "__pydantic_validator__"):
+            return vars(value) | (known.__pydantic_extra__ or {})
+    except Exception:
+        pass
     return None
 
 
-def _items(value: Any) -> Iterable[object] | None:
-    return value if isinstance(value, (list, tuple, set, frozenset)) else None  # pyright: ignore[reportUnknownVariableType]
+def _items(value: object) -> list[object] | None:
+    for kind in _CONTAINERS:
+        if isinstance(value, kind):
+            return list(kind.__iter__(value))
+    return None
 
 
 def _redacted(value: object, paths: _Paths, depth: int) -> Iterator[object]:
@@ -182,7 +196,7 @@ def _texts(value: object, depth: int) -> Iterator[str]:
     if value is None or isinstance(value, bool) or depth > _DEPTH:
         return
     if isinstance(value, str):
-        yield value
+        yield str.__str__(value)  # a subclass may have methods of its own
         return
     parts = _parts(value)
     inside = _items(value) if parts is None else parts.values()
@@ -196,7 +210,7 @@ def _texts(value: object, depth: int) -> Iterator[str]:
         return
     for write in (str, repr):
         try:
-            yield write(value)
+            yield str.__str__(write(value))
         except Exception:  # the user's code
             continue
 
@@ -234,7 +248,7 @@ class _Preview:
         if parts is not None:
             return self.show_parts(parts, paths, depth)
         if items is not None:
-            return self.show_items(list(items), paths, depth)
+            return self.show_items(items, paths, depth)
         if paths and value is not None:
             return self.spend(REDACTED)
         if value is None or type(value) is bool or (type(value) is int and abs(value) < 2**63):
@@ -274,9 +288,11 @@ def _described(value: object) -> str:
     kind = type(value)
     try:
         if isinstance(value, _SPEAKING):
-            return str(value)
-        if isinstance(value, (str, float)):
-            return f"{value!r}"
+            return str.__str__(str(value))
+        if isinstance(value, str):
+            return str.__repr__(value)
+        if isinstance(value, float):
+            return float.__repr__(value)
         return f"{kind.__qualname__}: {clip(repr(value), 200)}"
     except Exception as error:  # the user's code
         return f"{kind.__qualname__}: its repr raised {type(error).__name__}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jobguard.codec import Codec
-from jobguard.events import Event, Hook, StoreFailed, emit
-from jobguard.leases import Heartbeat, Held
+from jobguard.events import Event, Hook, LoopBlocked, StoreFailed, emit
+from jobguard.leases import Heartbeat, Held, Lag
 from jobguard.scopes import Background
 from jobguard.stores.base import Renewal, Store
 from jobguard.stores.letters import LetterQueue
@@ -59,5 +59,8 @@ def make_runtime(
     def failed(error: Exception) -> None:
         emit(hooks, StoreFailed(task="", operation="renew", error=repr(error)))
 
-    heartbeat = Heartbeat(lease, renew, failed, background)
+    def blocked(seconds: float) -> None:
+        emit(hooks, LoopBlocked(task="", seconds=seconds, lease=lease))
+
+    heartbeat = Heartbeat(lease, renew, failed, background, Lag(lease, blocked))
     return Runtime(store, namespace, lease, hooks, codec, on_store_error, background, heartbeat)

@@ -85,13 +85,15 @@ class Journal:
 
 
 class WorkerProcess:
-    """`arq module.WorkerSettings` in a process of its own."""
+    """`arq module.WorkerSettings` in a process of its own, or another `program` that takes the same."""
 
-    def __init__(self, module: str, options: tuple[str, ...], environ: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, module: str, options: tuple[str, ...], environ: dict[str, str], log: Path, program: str
+    ) -> None:
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "arq", f"tests.arq.workers.{module}", *options],
+                [sys.executable, "-m", program, f"tests.arq.workers.{module}", *options],
                 cwd=ROOT,
                 env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
@@ -137,7 +139,13 @@ class WorkerProcess:
 
 
 class Bench:
-    """A queue, its workers, and the journal of what they do."""
+    """A queue, its workers, and the journal of what they do.
+
+    Attributes:
+        program: the module that workers are started with.
+    """
+
+    program: str = "arq"
 
     def __init__(self, pool: ArqRedis, guard: JobGuard, socket: str, directory: Path) -> None:
         self.pool = pool
@@ -157,7 +165,7 @@ class Bench:
         """A worker process. `settings` are set on its `WorkerSettings`, `lease` too."""
         environ = {**self.environ, "TEST_SETTINGS": json.dumps({"lease": LEASE, **settings})}
         log = self._directory / f"worker-{len(self.workers)}"
-        worker = WorkerProcess(module, options, environ, log)
+        worker = WorkerProcess(module, options, environ, log, self.program)
         self.workers.append(worker)
         return worker
 

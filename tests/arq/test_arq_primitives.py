@@ -17,7 +17,7 @@ from jobguard.stores.base import State
 from tests.arq.harness import Bench, wait_until
 
 pytestmark = pytest.mark.anyio
-NOT_A_RECORD = (b":dlq", b":served")
+NOT_A_RECORD = (b":dlq", b":served", b":sweep:arq:queue")
 WORKERS = pytest.mark.parametrize("worker", ["classic.Bare", "classic.Protected"])
 
 

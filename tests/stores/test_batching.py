@@ -30,6 +30,7 @@ async def warm(client: Redis) -> RedisStore:
     await store.claim(claim("warm"))
     await store.renew([Renewal("warm", "t", 60.0)])
     await store.settle(success("warm"))
+    await store.forget("cold")
     return store
 
 

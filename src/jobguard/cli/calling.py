@@ -17,7 +17,7 @@ from jobguard.cli.screen import Screen
 from jobguard.dlq import DeadLetterQueue
 from jobguard.errors import ConfigurationError
 from jobguard.filters import Filter
-from jobguard.policies import check_name
+from jobguard.policies import check_name, check_namespace
 from jobguard.stores.letters import LetterQueue, Totals
 from jobguard.stores.redis import RedisStore
 
@@ -88,7 +88,7 @@ class Call:
     async def opened(self) -> AsyncGenerator[Opened]:
         """The queue that the call is about; closed afterwards."""
         try:
-            queue = LetterQueue(check_name("namespace", self.namespace), check_name("name", self.queue))
+            queue = LetterQueue(check_namespace(self.namespace), check_name("queue", self.queue))
         except ConfigurationError as error:
             raise Ended(Exit.USAGE, f"--queue or --namespace: {error}") from error
         async with options.opened_store(self.url) as store:

@@ -10,7 +10,7 @@ from jobguard.cli.diagnosis import Diagnosis, Finding, Guarantee, Holds, Status,
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import opened_store
 from jobguard.cli.screen import Screen
-from jobguard.policies import check_name
+from jobguard.policies import check_namespace
 from jobguard.stores.inspection import Facts, inspect
 
 _IN_WORDS = {Holds.YES: "yes", Holds.BOUNDED: "yes, but", Holds.UNKNOWN: "not known", Holds.NO: "no"}
@@ -26,7 +26,7 @@ def doctor(call: Call) -> None:
 
 
 async def _doctor(call: Call) -> None:
-    check_name("namespace", call.namespace)
+    check_namespace(call.namespace)
     async with opened_store(call.url) as store:
         facts = await inspect(store.client, call.namespace)
     diagnosis, screen = diagnose(facts), call.screen

@@ -10,7 +10,7 @@ from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import opened_store
 from jobguard.history import unpack
-from jobguard.policies import check_name
+from jobguard.policies import check_namespace
 from jobguard.stores.base import Record, State
 
 Key = Annotated[
@@ -102,7 +102,7 @@ def _nothing(call: Call, key: str) -> str:
 
 
 def _record_key(call: Call, key: str) -> str:
-    return f"{check_name('namespace', call.namespace)}:{key}"
+    return f"{check_namespace(call.namespace)}:{key}"
 
 
 def _meaning(record: Record) -> str:

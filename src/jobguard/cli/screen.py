@@ -144,7 +144,7 @@ class Screen:
         for name, value in values.items():
             text = _shown(value)
             lines = text.split("\n") if "\n" in text else [text]
-            self._out.print(Text(f"{name}:", style="bold"), Text(safe(lines[0])), soft_wrap=True)
+            self._out.print(Text(f"{safe(name)}:", style="bold"), Text(safe(lines[0])), soft_wrap=True)
             for line in lines[1:]:
                 self._out.print(Text(f"    {safe(line)}"), soft_wrap=True)
 

@@ -22,6 +22,7 @@ from redis.exceptions import (
     NoScriptError,
     ReadOnlyError,
     RedisClusterException,
+    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -31,6 +32,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from jobguard.errors import StoreError, StoreUnavailable
 from jobguard.stores.cluster import ClusterLines
 from jobguard.stores.commands import Command, Script
+from jobguard.stores.replies import without
 from jobguard.stores.wires import Wires
 
 Client = Redis | RedisCluster
@@ -80,6 +82,7 @@ class Batcher:
 
     def __init__(self, client: Client) -> None:
         self.clustered: bool = isinstance(client, RedisCluster)
+        self._secrets: frozenset[str] = _secrets_of(client)
         self._lines: _Lines
         if isinstance(client, RedisCluster):
             self._lines = ClusterLines(client, self._answer, self._unanswered)
@@ -210,10 +213,10 @@ class Batcher:
             command.by_text = all(other.script is not command.script for other in self._again)
             self._again.append(command)
             self._depart()
-        elif _is_passing(reply):
+        elif is_passing(reply):
             self._unanswered((command,), reply)
         else:
-            self._fail(command, _told(StoreError("the store refused an operation"), reply))
+            self._fail(command, self._told(StoreError("the store refused an operation"), reply))
         if not self._answers and self._loop is not None:
             # Those who are answered go on in the next tick; in the one after that this is of no meaning.
             self._loop.call_soon(self._loop.call_soon, self._forget_answers)
@@ -224,13 +227,13 @@ class Batcher:
 
     def _unanswered(self, commands: Sequence[Command], error: Exception) -> None:
         """Send commands again after a pause, those that may be."""
-        passing = _is_passing(error)
+        passing = is_passing(error)
         longest = 0
         for command in commands:
             if not passing:
-                self._fail(command, _told(StoreError("the store refused an operation"), error))
+                self._fail(command, self._told(StoreError("the store refused an operation"), error))
             elif command.resends == RESENDS:
-                self._fail(command, _told(StoreUnavailable("the store did not answer"), error))
+                self._fail(command, self._told(StoreUnavailable("the store did not answer"), error))
             else:
                 command.resends += 1
                 longest = max(longest, command.resends)
@@ -241,6 +244,15 @@ class Batcher:
     def _resume(self) -> None:
         self._pause = None
         self._depart()
+
+    def _told(self, error: StoreError, cause: BaseException) -> StoreError:
+        """The error with what redis-py, or the server, said of it; a server may repeat a password."""
+        said = str(cause)
+        shown = without(said, self._secrets)
+        told = type(error)(f"{error}: {type(cause).__name__}: {shown}")
+        repeats = any(secret in said for secret in self._secrets)
+        told.__cause__ = RedisError(shown) if repeats else cause
+        return told
 
     def _fail(self, command: Command, error: StoreError) -> None:
         if not command.future.done():
@@ -262,7 +274,7 @@ class Batcher:
         await self._lines.aclose()
 
 
-def _is_passing(error: BaseException) -> bool:
+def is_passing(error: BaseException) -> bool:
     """Whether sending the command again can help."""
     # A refused login comes wrapped: redis-py meets it while it connects.
     if any(isinstance(each, (AuthenticationError, AuthorizationError)) for each in (error, error.__cause__)):
@@ -272,8 +284,9 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and str(error).partition(" ")[0] in _PASSING
 
 
-def _told(error: StoreError, cause: BaseException) -> StoreError:
-    """The error with what redis-py said of it; that names hosts and commands, never credentials."""
-    told = type(error)(f"{error}: {type(cause).__name__}: {cause}")
-    told.__cause__ = cause
-    return told
+def _secrets_of(client: Client) -> frozenset[str]:
+    """What no error may show."""
+    holder: Any = client if isinstance(client, RedisCluster) else client.connection_pool
+    settings = holder.connection_kwargs
+    given = [settings.get(name) for name in ("password", "ssl_password")]
+    return frozenset(each for each in given if isinstance(each, str) and each)

@@ -14,6 +14,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from jobguard.errors import InvalidType, InvalidValue
+from jobguard.stores.bounded import BoundedParser
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection to open, unless the URL or the options say otherwise."""
@@ -25,9 +26,10 @@ _FORMS = (
     "redis+sentinel://host:26379,host:26379/master/0 or redis+cluster://host:6379,host:6379"
 )
 _PLAIN = re.compile(
-    r"(?:(?P<userinfo>.*)@)?(?P<host>\[[^\]]+\]|[^:/?@]+)?(?::(?P<port>\d+))?(?:/(?P<db>\d*))?(?:\?.*)?"
+    r"(?:(?P<userinfo>.*)@)?(?P<host>\[[^\]]+\]|[^:/?@]+)?(?::(?P<port>\d{1,9}))?(?:/(?P<db>\d{0,9}))?(?:\?.*)?",
+    re.ASCII,
 )
-_HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:/?@\[\]]+)(?::(?P<port>\d+))?")
+_HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:/?@\[\]]+)(?::(?P<port>\d{1,9}))?", re.ASCII)
 
 
 def connect(url: str, options: Mapping[str, Any]) -> list[Redis | RedisCluster]:
@@ -65,7 +67,18 @@ def _refusal(url: str, reason: str) -> InvalidValue:
 
 
 def _with_tls(scheme: str, settings: dict[str, Any]) -> dict[str, Any]:
-    return {**settings, "ssl": True} if scheme.startswith("rediss") else settings
+    return {**settings, "ssl": True, **_checking(settings, "")} if scheme.startswith("rediss") else settings
+
+
+def _checking(settings: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The server's name is looked at, as redis-py does from 6 on, unless its certificate is not."""
+    told = "ssl_cert_reqs" in settings or "ssl_check_hostname" in settings or "ssl_cert_reqs=" in url
+    return {} if told else {"ssl_check_hostname": True}
+
+
+def _defaults() -> dict[str, Any]:
+    # The store sends again by itself, with bounds of its own.
+    return {"retry": Retry(NoBackoff(), 0), "parser_class": BoundedParser}
 
 
 def _plain(url: str, scheme: str, rest: str, settings: dict[str, Any]) -> Redis:
@@ -78,11 +91,14 @@ def _plain(url: str, scheme: str, rest: str, settings: dict[str, Any]) -> Redis:
             raise _refusal(url, "it needs a host, a port that is a number, and a database that is a number")
         _port(url, parts["port"], 6379)
     try:
-        # The store sends again by itself, with bounds of its own.
-        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), **settings}
+        tls = _checking(settings, url) if scheme == "rediss" else {}
+        options: dict[str, Any] = {**_defaults(), **tls, **settings}
         client: Redis = Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]  **kwargs
     except ValueError as error:
-        raise _refusal(url, str(error)) from None
+        reason = str(error)
+        if "@" in rest and not reason.startswith("Invalid value for"):  # it may show parts of the password
+            reason = "what stands before the '@' wants escaping, as %2F for a slash"
+        raise _refusal(url, reason) from None
     return client
 
 
@@ -91,7 +107,7 @@ def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> list[Redis | Red
     master, _, db = path.partition("/")
     if not master:
         raise _refusal(url, "it names no master")
-    if db and not db.isdigit():
+    if db and not re.fullmatch("[0-9]{1,9}", db):
         raise _refusal(url, f"the database {db!r} is not a number")
     sentinel_settings = {
         "socket_connect_timeout": settings["socket_connect_timeout"],
@@ -102,7 +118,7 @@ def _sentinel(url: str, rest: str, settings: dict[str, Any]) -> list[Redis | Red
     sentinel = make(
         _addresses(url, hosts, 26379),
         sentinel_kwargs=sentinel_settings,
-        **{"retry": Retry(NoBackoff(), 0), "db": int(db or 0), **credentials, **settings},
+        **{**_defaults(), "db": int(db or 0), **credentials, **settings},
     )
     return [sentinel.master_for(unquote(master)), *sentinel.sentinels]
 

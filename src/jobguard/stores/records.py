@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from functools import lru_cache
 from math import ceil
+from os import urandom
 from typing import NamedTuple
 
 from jobguard.stores.base import ClaimReply, State, Verdict
@@ -93,6 +95,11 @@ def text(raw: bytes) -> str:
         return raw.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:  # nothing of ours: it is to be shown all the same
         return raw.decode("utf-8", "replace")
+
+
+def call_token() -> bytes:
+    """A random id of one call, by which it is known when it is sent again."""
+    return b2a_base64(urandom(9), newline=False)
 
 
 @lru_cache(maxsize=256)

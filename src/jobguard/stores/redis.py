@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
-from jobguard.errors import InvalidType, StoreError
+from jobguard.errors import InvalidType
 from jobguard.stores.base import (
     Claim,
     ClaimReply,
@@ -21,8 +21,9 @@ from jobguard.stores.base import (
 from jobguard.stores.batching import Batcher, Client
 from jobguard.stores.commands import load_script
 from jobguard.stores.connecting import connect
-from jobguard.stores.records import identity, lifetime, milliseconds, raw, replayed, text, unpack
+from jobguard.stores.records import call_token, identity, lifetime, milliseconds, raw, replayed, text, unpack
 from jobguard.stores.redis_letters import RedisLetters
+from jobguard.stores.replies import flag, reading, whole
 
 _CLAIM = load_script("claim")
 _RENEW = load_script("renew")
@@ -30,6 +31,7 @@ _SETTLE = load_script("settle")
 _LOOK_UP = load_script("look_up")
 _ANNOUNCE = load_script("announce")
 _SERVED = load_script("served")
+_FORGET = load_script("forget")
 
 NAMES = 500
 """Names announced at once: no operation of a store is unbounded."""
@@ -102,30 +104,31 @@ class RedisStore:
         )
         if isinstance(reply, int):
             return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
-        if isinstance(reply, bytes):
-            return replayed(reply)
-        told, wait, elapsed, record, fence, crashes = reply
-        verdict, before = _VERDICTS[told], unpack(record)
-        granted, own = verdict is Verdict.GRANTED, before.owner == claim.owner
-        return ClaimReply(
-            verdict,
-            before.state,
-            before.owner,
-            fence,
-            wait / 1000,
-            crashes,
-            elapsed / 1000,
-            before.history if own or not granted else "",
-            before.fingerprint if own or not granted else "",
-            None if granted else before.body,
-        )
+        with reading:
+            if isinstance(reply, bytes):
+                return replayed(reply)
+            told, wait, elapsed, record, fence, crashes = reply
+            verdict, before = _VERDICTS[told], unpack(record)
+            granted, own = verdict is Verdict.GRANTED, before.owner == claim.owner
+            return ClaimReply(
+                verdict,
+                before.state,
+                before.owner,
+                whole(fence),
+                wait / 1000,
+                whole(crashes),
+                elapsed / 1000,
+                before.history if own or not granted else "",
+                before.fingerprint if own or not granted else "",
+                None if granted else before.body,
+            )
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
         replies = await self._batcher.run_all(
             (_RENEW, 1, (raw(renewal.key), raw(renewal.token), milliseconds(renewal.lease)))
             for renewal in renewals
         )
-        return [reply == 1 for reply in replies]
+        return [flag(reply) for reply in replies]
 
     async def settle(self, settlement: Settlement) -> SettleReply:
         key, state = raw(settlement.key), settlement.state
@@ -147,31 +150,32 @@ class RedisStore:
             b"" if settlement.fence is None else b"%d" % settlement.fence,
             b"" if tail is None else raw(tail),
         )
-        return _ACCEPTED if reply == 1 else SettleReply(False, text(reply[0]), reply[1])
+        if reply == 1:
+            return _ACCEPTED
+        with reading:
+            return SettleReply(False, text(reply[0]), whole(reply[1]))
 
     async def look_up(self, key: str) -> Record | None:
         reply = await self._batcher.run(_LOOK_UP, 1, raw(key))
         if reply is None:
             return None
-        try:
+        with reading:
             record, now = unpack(reply[0]), int(reply[1])
-        except (ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"what the store has under {key!r} is no record: {error!r}") from error
-        return Record(
-            key,
-            record.state,
-            record.owner,
-            record.fence,
-            max(record.until - now, 0) / 1000,
-            record.crashes,
-            record.elapsed(now),
-            record.history,
-            record.fingerprint,
-            record.body,
-        )
+            return Record(
+                key,
+                record.state,
+                record.owner,
+                record.fence,
+                max(record.until - now, 0) / 1000,
+                record.crashes,
+                record.elapsed(now),
+                record.history,
+                record.fingerprint,
+                record.body,
+            )
 
     async def forget(self, key: str) -> bool:
-        return bool(await self._batcher.run(None, 0, b"DEL", raw(key)))
+        return flag(await self._batcher.run(_FORGET, 1, raw(key), call_token()))
 
     async def announce(self, namespace: str, names: Sequence[str], lasts: float) -> None:
         for at in range(0, len(names), NAMES):
@@ -179,7 +183,7 @@ class RedisStore:
             await self._batcher.run(_ANNOUNCE, 1, _served_key(namespace), lifetime(lasts), *told)
 
     async def served(self, namespace: str, name: str) -> bool:
-        return bool(await self._batcher.run(_SERVED, 1, _served_key(namespace), raw(name)))
+        return flag(await self._batcher.run(_SERVED, 1, _served_key(namespace), raw(name)))
 
     async def aclose(self) -> None:
         """Wait for what is under way, then close the client if `from_url` made it."""

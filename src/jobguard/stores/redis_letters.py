@@ -26,7 +26,8 @@ from jobguard.stores.paging import (
     page_start,
     states_of,
 )
-from jobguard.stores.records import raw, text
+from jobguard.stores.records import call_token, raw, text
+from jobguard.stores.replies import flag, reading, whole
 
 _PUT = load_script("put_letter")
 _REPLACE = load_script("replace_letter")
@@ -56,13 +57,15 @@ class RedisLetters:
         mark, tail = pack(entry)
         # The index first: a queue that nobody can find would hide its letters.
         index = (None, 0, (b"SADD", _index(queue.namespace), raw(queue.name)))
-        put = (_PUT, 1, (_stem(queue), raw(entry.id), mark, tail, at))
+        put = (_PUT, 1, (_stem(queue), raw(entry.id), mark, tail, at, call_token()))
         if self._batcher.clustered:
             await self._batcher.run_all([index])
-            [(new, dead, kind)] = await self._batcher.run_all([put])
+            [reply] = await self._batcher.run_all([put])
         else:
-            _, (new, dead, kind) = await self._batcher.run_all([index, put])
-        return Kept(new == 1, dead, kind == 1)
+            _, reply = await self._batcher.run_all([index, put])
+        with reading:
+            new, dead, kind = map(whole, reply)
+            return Kept(new == 1, dead, kind == 1)
 
     async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
         mark, tail = pack(entry)
@@ -76,15 +79,17 @@ class RedisLetters:
             b"%d" % entry.revision,
             b"1" if arrive else b"",
         )
-        return bool(replaced)
+        return flag(replaced)
 
     async def get(self, queue: LetterQueue, id: str) -> Entry | None:
         packed = await self._batcher.run(None, 0, b"HGET", _key(queue, "entries"), raw(id))
-        return None if packed is None else unpack(id, packed)
+        with reading:
+            return None if packed is None else unpack(id, packed)
 
     async def find(self, queue: LetterQueue, key: str) -> Entry | None:
         found = await self._batcher.run(_FIND, 2, _key(queue, "entries"), _key(queue, "keys"), raw(key))
-        return None if found is None else unpack(text(found[0]), found[1])
+        with reading:
+            return None if found is None else unpack(text(found[0]), found[1])
 
     async def page(
         self,
@@ -103,7 +108,7 @@ class RedisLetters:
             lowest, highest = (b"(%d" % start, highest) if oldest_first else (lowest, b"(%d" % start)
         states = states_of(query)
         named = [each for pair in query.dimensions.items() for each in pair]
-        last, *found = await self._batcher.run(
+        reply = await self._batcher.run(
             _PAGE,
             1,
             _stem(queue),
@@ -115,15 +120,19 @@ class RedisLetters:
             b"%d" % len(states),
             *map(raw, (*states, *named)),
         )
-        pairs = zip(found[::2], found[1::2], strict=True)
-        entries = tuple(unpack(text(id), packed, with_text=texts) for id, packed in pairs)
-        return LetterPage(entries, text(last) or None)
+        with reading:
+            last, *found = reply
+            pairs = zip(found[::2], found[1::2], strict=True)
+            entries = tuple(unpack(text(id), packed, with_text=texts) for id, packed in pairs)
+            return LetterPage(entries, text(last) or None)
 
     async def count(self, queue: LetterQueue, query: LetterQuery) -> int:
         check_countable(query)
         suffix = "".join(f":{dimension}:{value}" for dimension, value in query.dimensions.items())
         indexes = [_key(queue, f"{state}{suffix}") for state in states_of(query)]
-        return int(await self._batcher.run(_COUNT, len(indexes), *indexes, *_bounds(query)))
+        number = await self._batcher.run(_COUNT, len(indexes), *indexes, *_bounds(query))
+        with reading:
+            return whole(number)
 
     async def tally(
         self,
@@ -137,7 +146,8 @@ class RedisLetters:
         start = b"" if since is None else b"%d" % since
         size = b"%d" % page_size(limit)
         found = await self._batcher.run(_TALLY, 1, _stem(queue), raw(state), raw(dimension), start, size)
-        return [_tally(*each) for each in found]
+        with reading:
+            return [_tally(*each) for each in found]
 
     async def remove(
         self, queue: LetterQueue, entries: Sequence[tuple[str, int | None]], *, evicted: bool = False
@@ -146,15 +156,22 @@ class RedisLetters:
         meant: list[bytes] = []
         for id, revision in entries:
             meant += (raw(id), b"" if revision is None else b"%d" % revision)
-        removed = await self._batcher.run(_REMOVE, 1, _stem(queue), b"1" if evicted else b"", *meant)
-        return [each == 1 for each in removed]
+        removed = await self._batcher.run(
+            _REMOVE, 1, _stem(queue), call_token(), b"1" if evicted else b"", *meant
+        )
+        with reading:
+            return [flag(each) for _, each in zip(entries, removed, strict=True)]
 
     async def totals(self, queue: LetterQueue) -> Totals:
         keys = [_key(queue, state) for state in LetterState]
-        return Totals(*await self._batcher.run(_TOTAL, 4, *keys, _key(queue, "info")))
+        numbers = await self._batcher.run(_TOTAL, 4, *keys, _key(queue, "info"))
+        with reading:
+            return Totals(*map(whole, numbers))
 
     async def queues(self, namespace: str) -> list[str]:
-        return sorted(map(text, await self._batcher.run(None, 0, b"SMEMBERS", _index(namespace))))
+        names = await self._batcher.run(None, 0, b"SMEMBERS", _index(namespace))
+        with reading:
+            return sorted(map(text, names))
 
 
 def _index(namespace: str) -> bytes:
@@ -188,4 +205,4 @@ def _tally(
     packed: bytes | None = None,
 ) -> Tally:
     newest = None if packed is None else unpack(text(id), packed)
-    return Tally(text(value), count, int(first), int(last), tuple(map(text, tasks)), newest)
+    return Tally(text(value), whole(count), int(first), int(last), tuple(map(text, tasks)), newest)

@@ -35,6 +35,8 @@ class EmbeddedValkey:
         tcp: listen on a port of the loopback interface too; always with a password.
         password: to be asked of clients; with `tcp`, one is made up unless given.
         sentinel: run as a Sentinel.
+        binary: the executable of another server that reads a valkey.conf, such as a `redis-server`;
+            None = that of the extra.
 
     Attributes:
         directory: where the server keeps its files.
@@ -49,6 +51,7 @@ class EmbeddedValkey:
         tcp: bool = False,
         password: str | None = None,
         sentinel: bool = False,
+        binary: Path | None = None,
     ) -> None:
         self.password: str | None = secrets.token_urlsafe(16) if tcp and password is None else password
         self.port: int | None = free_port() if tcp else None
@@ -64,6 +67,7 @@ class EmbeddedValkey:
             del settings["save"], settings["appendonly"]
         self._config = "".join(f"{name} {value}\n" for name, value in settings.items())
         self._arguments = ["--sentinel"] if sentinel else []
+        self._binary = binary
         self._reaper: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -106,10 +110,12 @@ class EmbeddedValkey:
         """Start the server and wait until it answers.
 
         Raises:
-            ConfigurationError: the `embedded` extra is not installed, or the server does not start.
+            ConfigurationError: the `embedded` extra is not installed, `binary` is no executable, or the
+                server does not start.
         """
         if self._reaper is None:
-            order = {"binary": str(_binary()), "arguments": self._arguments, "config": self._config}
+            binary = _binary() if self._binary is None else _executable(self._binary)
+            order = {"binary": str(binary), "arguments": self._arguments, "config": self._config}
             # A script rather than a module: it must start fast, and needs nothing of this package.
             self._reaper = subprocess.Popen(
                 [sys.executable, "-I", str(Path(__file__).with_name("_reaper.py")), str(os.getpid())],
@@ -180,6 +186,14 @@ def _answers(path: str) -> bool:
             return probe.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+
+def _executable(binary: Path) -> Path:
+    # Absolute: the server starts in its own directory.
+    path = binary.absolute()
+    if not os.access(path, os.X_OK) or path.is_dir():
+        raise ConfigurationError(f"binary must be an executable file, not {str(binary)!r}")
+    return path
 
 
 def _binary() -> Path:

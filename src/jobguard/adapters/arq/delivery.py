@@ -31,7 +31,19 @@ NO_EXPIRY, GONE = -1, -2
 PAYLOAD_MARGIN = 3600.0
 """Seconds that a payload has to last beyond the next run's start."""
 LATE_FACTOR = 1.25
-"""A lost run comes back after this many leases: its new holder has certainly renewed the mark by then."""
+"""A run that lost its claim comes back after so many leases: its new holder has renewed it by then."""
+
+
+def is_given(ends_ms: float, enqueued_ms: int) -> bool:
+    """Whether the end of a payload's life is by an `_expires` that somebody gave, and not by ARQ's default.
+
+    The two cannot be told apart for certain: what is shorter than ARQ's default was given.
+
+    Args:
+        ends_ms: when it will run out.
+        enqueued_ms: when its job was enqueued. Both in Unix milliseconds.
+    """
+    return ends_ms < enqueued_ms + ARQ_LIFE_MS - 1000
 
 
 class ArqDelivery:
@@ -105,16 +117,12 @@ class ArqDelivery:
         return None
 
     async def expires(self) -> float | None:
-        """Seconds left of an `_expires` that the user gave; ARQ's own default can be extended.
-
-        The two cannot be told apart for certain: what is shorter than ARQ's default was given.
-        """
+        """Seconds left of an `_expires` that the user gave; ARQ's own default can be extended."""
         life = await self._life_ms()
         if life == NO_EXPIRY:
             return None
         left = max(life, 0)
-        given = time.time() * 1000 + left < self.ref.enqueued_ms + ARQ_LIFE_MS - 1000
-        return left / 1000 if given else None
+        return left / 1000 if is_given(time.time() * 1000 + left, self.ref.enqueued_ms) else None
 
     async def later(self, delay: float) -> NoReturn:
         await self._keep_payload(delay)
@@ -130,20 +138,12 @@ class ArqDelivery:
         await self.leave(error)
 
     async def leave(self, error: JobGuardError) -> NoReturn:
-        """End a run that lost its lease, without touching the job of the new holder."""
-        await self.step_aside()
-        self.again = True
-        raise Retry from error
+        """End a run that is not to have an outcome: the job is run again, unless it is another worker's now.
 
-    async def step_aside(self) -> None:
-        """Keep the job from being picked up until its new holder has restored its mark.
-
-        ARQ deletes the mark on any end of a run; the holder's heartbeat sets it again. The entry's
-        time is moved here and not by ARQ, which would create the entry of a job that has ended.
+        What ARQ does then to a job whose mark is over is not sent: see `Transactions`.
         """
-        due = int((time.time() + self._lease * LATE_FACTOR) * 1000)
-        moved = self._pool.zadd(self.ref.queue, {self.ref.id: due}, xx=True, gt=True)
-        await self._quietly(moved, "leaving the lost run")
+        self.again = True
+        raise Retry(defer=self._lease * LATE_FACTOR) from error
 
     def interrupted(self, settlement: Settlement | None) -> None:
         self.again = True

@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 from arq.worker import Retry, RetryJob
 
 from jobguard.adapters.arq.delivery import ArqDelivery
-from jobguard.adapters.arq.incoming import EndedUnseen
-from jobguard.adapters.base import Replay, Terms, replay_of
-from jobguard.errors import StoreError, Undeliverable
-from jobguard.events import DeadLettered, Failed, OutcomeLost, StoreFailed
+from jobguard.adapters.arq.incoming import AbortedUnseen
+from jobguard.adapters.base import Replay, Terms
+from jobguard.errors import StoreError
+from jobguard.events import Failed, OutcomeLost, StoreFailed
 from jobguard.guard import JobGuard
 from jobguard.job import NO_HISTORY, JobRef
-from jobguard.keeping import keep
 from jobguard.leases import now
 from jobguard.letters import Arguments, End, letter_id, type_name, write_letter
 from jobguard.persistence import persist
@@ -147,23 +146,19 @@ class Endings:
         policy = DeadLettering(redact=redact)
         return write_letter(end, policy, self._guard.runtime.codec, Arguments(args, kwargs, names))
 
-    async def unseen(self, job: EndedUnseen) -> None:
+    async def unseen(self, job: AbortedUnseen) -> None:
         """ARQ has ended a job without calling its function. Never raises."""
-        # Nobody knows when an expired job was enqueued; each end of such an id is another job's.
-        ref = JobRef(job.queue, job.job_id, job.enqueued_ms, secrets.token_hex(8) if job.expired else "")
+        ref = JobRef(job.queue, job.job_id, job.enqueued_ms)
         try:
-            if job.expired:
-                await self._expired(ref)
-            else:
-                await self._aborted_unseen(job, ref)
+            await self._aborted_unseen(job, ref)
         except StoreError as error:  # hooks have been told of each try
             logger.error("the end of job %r could not be recorded: %r", ref.id, error)
         except Exception as error:  # a key function is the user's code
             logger.error("the end of job %r could not be recorded: %s", ref.id, type_name(error))
-            self._told(job.task or "", ref.identity, "settle")(error)
+            self._told(job.task, ref.identity, "settle")(error)
 
-    async def _aborted_unseen(self, job: EndedUnseen, ref: JobRef) -> None:
-        entry = self._entries.get(job.task or "")
+    async def _aborted_unseen(self, job: AbortedUnseen, ref: JobRef) -> None:
+        entry = self._entries.get(job.task)
         task: Task | None = None if entry is None else entry.task
         if task is None:
             await self._abandoned(job.replay, ref.identity)
@@ -180,30 +175,6 @@ class Endings:
             keep=DAY,
         )
         await self.aborted(settlement, job.task, job.replay)
-
-    async def _expired(self, ref: JobRef) -> None:
-        """Keep what is known of a job whose payload ran out before it could run."""
-        runtime = self._guard.runtime
-        error = Undeliverable("expired", f"the payload of job {ref.id!r} ran out before the job could run")
-        policy = DeadLettering()
-        letter = write_letter(_end(ref, UNKNOWN_TASK, error, error.reason, None), policy, runtime.codec, None)
-        replay = replay_of(ref.id)
-        queue = runtime.letter_queue(policy.queue) if replay is None else replay.queue
-
-        await self._persist(
-            lambda: keep(runtime, queue, letter, policy, replay),
-            self._told(UNKNOWN_TASK, ref.identity, "put_letter"),
-        )
-        runtime.emit(
-            DeadLettered(
-                task=UNKNOWN_TASK,
-                job=ref.identity,
-                queue=queue.name,
-                id=letter.id if replay is None else replay.id,
-                reason=error.reason,
-                error=str(error),
-            )
-        )
 
     async def _persist(self, write: Callable[[], Awaitable[T]], failed: Callable[[StoreError], None]) -> T:
         """Write what no later run will, trying for as long as a lease lasts."""

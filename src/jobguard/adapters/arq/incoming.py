@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from arq.jobs import Deserializer, Serializer
-from arq.worker import JobExecutionFailed
 
+from jobguard.adapters.arq.expired import Expired, is_expired, read_expired
 from jobguard.adapters.arq.replay import is_replay, read_replay
+from jobguard.adapters.arq.shape import check_job
 from jobguard.adapters.base import Replay
 from jobguard.codec import Codec, clip
 from jobguard.leases import Held
@@ -40,6 +41,7 @@ class Incoming:
         tries: the `_job_try` that it was enqueued with, if any.
         enqueued_ms: when it was enqueued, Unix milliseconds; 0 = unknown.
         error: why it could not be decoded; None if it could.
+        expired: what is known of the job, if its payload had run out and something else stands there.
         started: the job's function was called.
         late: the same job was still running in this worker when ARQ started it again.
         mark: what keeps other workers off it; None until ARQ is about to call the function.
@@ -51,12 +53,16 @@ class Incoming:
     tries: int | None
     enqueued_ms: int
     error: Exception | None = None
+    expired: Expired | None = None
     started: bool = False
     late: bool = False
     mark: Held | None = None
     replay: Replay | None = None
     kept: bytes = b""
 
+
+_UNDELIVERABLE: dict[str, Any] = {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}
+"""What ARQ is told of a job that no function can take."""
 
 incoming: ContextVar[Incoming | None] = ContextVar("jobguard_arq_incoming", default=None)
 
@@ -71,67 +77,72 @@ def reading(deserializer: Deserializer | None, names: Collection[str], codec: Co
     def read(raw: bytes) -> dict[str, Any]:
         replay, kept, task = None, raw, None
         try:
+            if is_expired(raw):
+                expired = read_expired(raw)
+                incoming.set(Incoming(raw, None, None, 0, expired=expired, replay=expired.replay))
+                return _UNDELIVERABLE
             if is_replay(raw):
                 written = read_replay(raw)
                 replay, task, kept = written.replay, clip(written.task, NAME_LIMIT), written.raw
                 job = written.job(decode, codec)
             else:
                 job = decode(raw)
-            name, enqueued_ms = str(job["f"]), int(job["et"])
-            _ = job["a"], job["k"], job["t"]
+            check_job(job)
+            name, enqueued_ms = job["f"], job["et"]
         except Exception as error:
             incoming.set(Incoming(raw, task, None, 0, error, replay=replay, kept=kept))
-            return {"f": CATCH_ALL, "a": (), "k": {}, "t": None, "et": 0}
+            return _UNDELIVERABLE
         incoming.set(Incoming(raw, clip(name, NAME_LIMIT), job["t"], enqueued_ms, replay=replay, kept=kept))
         return job if name in names else {**job, "f": CATCH_ALL}
 
     return read
 
 
+def enqueued_ms(raw: bytes, deserializer: Deserializer | None) -> int | None:
+    """When the job of a payload was enqueued, Unix milliseconds; None where that cannot be read."""
+    decode: Callable[[bytes], Any] = pickle.loads if deserializer is None else deserializer
+    try:
+        return read_replay(raw).enqueued_ms if is_replay(raw) else int(decode(raw)["et"])
+    except Exception:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class EndedUnseen:
-    """A job that ARQ ended without calling its function.
+class AbortedUnseen:
+    """A job that was aborted before its start, which ARQ ends without calling its function.
 
     Attributes:
-        expired: its payload had gone; otherwise it was aborted before its start.
-        task: its name, or None where the payload had gone.
-        replay: the dead letter that it ran again, if any; None where the payload had gone.
+        task: its name.
+        replay: the dead letter that it ran again, if any.
     """
 
     job_id: str
     queue: str
-    expired: bool
-    task: str | None
+    task: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     enqueued_ms: int
     replay: Replay | None = None
 
 
-def writing(serializer: Serializer | None, ended: Callable[[EndedUnseen], None]) -> Serializer:
+def writing(serializer: Serializer | None, aborted: Callable[[AbortedUnseen], None]) -> Serializer:
     """A serialiser that tells of results which say that ARQ ended a job on its own."""
     encode: Callable[[dict[str, Any]], bytes] = pickle.dumps if serializer is None else serializer
 
     def write(data: dict[str, Any]) -> bytes:
-        result = data.get("r")
-        if data.get("s") is False and isinstance(result, (JobExecutionFailed, asyncio.CancelledError)):
-            job = incoming.get()
-            expired = isinstance(result, JobExecutionFailed) and result.args == (EXPIRED,)
-            if expired or (
-                isinstance(result, asyncio.CancelledError) and job is not None and not job.started
-            ):
-                ended(
-                    EndedUnseen(
-                        job_id=data["id"],
-                        queue=data["q"],
-                        expired=expired,
-                        task=None if expired else clip(str(data["f"]), NAME_LIMIT),
-                        args=tuple(data["a"]),
-                        kwargs=dict(data["k"]),
-                        enqueued_ms=data["et"],
-                        replay=None if expired or job is None else job.replay,
-                    )
+        job = incoming.get()
+        if isinstance(data.get("r"), asyncio.CancelledError) and job is not None and not job.started:
+            aborted(
+                AbortedUnseen(
+                    job_id=data["id"],
+                    queue=data["q"],
+                    task=clip(str(data["f"]), NAME_LIMIT),
+                    args=tuple(data["a"]),
+                    kwargs=dict(data["k"]),
+                    enqueued_ms=data["et"],
+                    replay=job.replay,
                 )
+            )
         return encode(data)
 
     return write

@@ -20,7 +20,8 @@ from arq.worker import Function, Worker
 from arq.worker import func as arq_function
 
 from jobguard.adapters.arq.endings import Entry
-from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, reading, writing
+from jobguard.adapters.arq.enqueueing import insist
+from jobguard.adapters.arq.incoming import CATCH_ALL, AbortedUnseen, reading, writing
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.worker import Context, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
@@ -29,7 +30,7 @@ from jobguard.errors import InvalidType, InvalidValue
 from jobguard.events import Hook
 from jobguard.guard import JobGuard, check_codec, check_hooks, check_store
 from jobguard.guarding import Decorator, add_policy, make_wrapper
-from jobguard.policies import DAY, Duration, Policy, check_name, choice, seconds
+from jobguard.policies import DAY, Duration, Policy, check_namespace, choice, seconds
 from jobguard.runtime import OnStoreError
 from jobguard.stores.base import Store
 from jobguard.stores.redis import RedisStore
@@ -49,6 +50,8 @@ MARK_EXTRA = 10.0
 """Seconds that ARQ adds to the longest timeout when it marks a job as in progress."""
 SETTLE_MARGIN = 10.0
 """Seconds beyond limit and lease that ARQ's own timeout leaves for settling."""
+SWEEP = 600.0
+"""Seconds between two sweeps of a queue."""
 ARQ_MAX_TRIES = 5
 ARQ_JOB_TIMEOUT = 300.0
 
@@ -68,6 +71,7 @@ def protect(
     hooks: Iterable[Hook] = (),
     codec: Codec | None = None,
     on_store_error: OnStoreError = "raise",
+    sweep: Duration | None = SWEEP,
 ) -> S: ...
 @overload
 def protect(
@@ -79,6 +83,7 @@ def protect(
     hooks: Iterable[Hook] = (),
     codec: Codec | None = None,
     on_store_error: OnStoreError = "raise",
+    sweep: Duration | None = SWEEP,
 ) -> Callable[[S], S]: ...
 def protect(
     settings: Any = None,
@@ -91,6 +96,7 @@ def protect(
     hooks: Iterable[Hook] = (),
     codec: Codec | None = None,
     on_store_error: OnStoreError = "raise",
+    sweep: Duration | None = SWEEP,
 ) -> Any:
     """Make an ARQ worker keep the promises of its tasks' decorators.
 
@@ -110,6 +116,9 @@ def protect(
         codec: how results and payloads are written.
         on_store_error: `"raise"` (default) puts a job off while the store is out of reach, `"run"` runs it
             unguarded.
+        sweep: seconds or timedelta after which the whole queue is looked through again for jobs whose
+            payload has run out, which become dead letters, or is about to, which is extended. One of a
+            queue's workers does so. Default 600; None = none of this worker's sweeps.
 
     Raises:
         ConfigurationError: a setting is wrong, or limits of the worker contradict a policy; the
@@ -119,12 +128,13 @@ def protect(
     protection = functools.partial(
         Protection,
         store=None if store is None else check_store(store),
-        namespace=check_name("namespace", namespace),
+        namespace=check_namespace(namespace),
         lease=seconds("lease", lease),
         defaults=_policies_of(defaults),
         hooks=check_hooks(hooks),
         codec=None if codec is None else check_codec(codec),
         on_store_error=on_store_error,
+        sweep=None if sweep is None else seconds("sweep", sweep),
     )
 
     def apply(settings: Any) -> Any:
@@ -178,6 +188,11 @@ def _protect_class(cls: type, protection: Callable[[Mapping[str, Any]], Protecti
     return cls
 
 
+def is_protected(settings: type[Any] | dict[str, Any]) -> bool:
+    """Whether these worker settings come from `protect`."""
+    return _ORIGINALS in (settings if isinstance(settings, dict) else vars(settings))
+
+
 class Protection:
     """The protected form of one set of worker settings."""
 
@@ -192,6 +207,7 @@ class Protection:
         hooks: tuple[Hook, ...],
         codec: Codec | None,
         on_store_error: OnStoreError,
+        sweep: float | None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -204,6 +220,7 @@ class Protection:
             on_store_error=on_store_error,
         )
         self._lease = lease
+        self._sweep = sweep
         self._defaults = defaults
         self._workers: dict[ArqRedis, RunningWorker] = {}
         self._timeouts: list[tuple[Function | CronJob, float | None]] = []
@@ -225,7 +242,7 @@ class Protection:
         self._theirs_after = _harmless(settings.get("after_job_end"))
         names = frozenset(self._entries) - {CATCH_ALL}
         self._read = reading(settings.get("job_deserializer"), names, Codec() if codec is None else codec)
-        self._write = writing(settings.get("job_serializer"), self._ended_unseen)
+        self._write = writing(settings.get("job_serializer"), self._aborted_unseen)
 
     def protected(self) -> dict[str, Any]:
         """The settings for ARQ."""
@@ -272,7 +289,7 @@ class Protection:
         self._entries[function.name] = entry
 
         @functools.wraps(call)
-        async def run(ctx: Context, *args: Any, **kwargs: Any) -> object:
+        async def run(ctx: Context, /, *args: Any, **kwargs: Any) -> object:
             return await self._workers[ctx["redis"]].run(entry, ctx, args, kwargs)
 
         return run, entry
@@ -333,9 +350,12 @@ class Protection:
             pool.job_deserializer = self._settings.get("job_deserializer")
         if pool.job_serializer is self._write:
             pool.job_serializer = self._settings.get("job_serializer")
+        insist(pool)
         queue = self._settings.get("queue_name") or pool.default_queue_name or default_queue_name
         guard = self._make_guard(RedisStore(pool) if self._store is None else self._store)
-        worker = self._workers[pool] = RunningWorker(pool, guard, queue, self._entries)
+        decode = self._settings.get("job_deserializer")
+        worker = RunningWorker(pool, guard, queue, self._entries, decode, self._sweep)
+        self._workers[pool] = worker
         worker.start()
         theirs = self._settings.get("on_startup")
         if theirs is not None:
@@ -363,10 +383,10 @@ class Protection:
         if self._theirs_after is not None:
             await self._theirs_after(ctx)
 
-    def _ended_unseen(self, job: EndedUnseen) -> None:
+    def _aborted_unseen(self, job: AbortedUnseen) -> None:
         workers = list(self._workers.values())
         for worker in [each for each in workers if each.queue == job.queue] or workers[:1]:
-            worker.ended_unseen(job)
+            worker.aborted_unseen(job)
 
 
 def _task_below(call: object) -> Task | None:

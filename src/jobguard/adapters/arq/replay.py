@@ -12,45 +12,26 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha1
 from typing import Any, cast
 
 import redis.exceptions
 from arq.constants import in_progress_key_prefix, job_key_prefix, result_key_prefix
 from redis.asyncio import Redis
 
+from jobguard.adapters.arq.expired import is_expired
+from jobguard.adapters.arq.scripts import load_script, run_script
 from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.codec import Codec
 from jobguard.errors import LetterRefused, StoreError, StoreUnavailable
-from jobguard.stores.letters import LetterQueue
+from jobguard.policies import check_name, check_namespace, count
+from jobguard.stores.letters import UNKNOWN_TASK, LetterQueue
 
 PAYLOAD_LIFE_MS = 30 * 86_400_000
 """For how long after its planned start ARQ keeps a job that was enqueued without `_expires`."""
 MARK = b'{"jobguard":"replay",'
 """What such a payload begins with. No pickle does, and no JSON of ARQ's, whose first key is another."""
 
-_ENQUEUE = """\
---[[
-Put a job into a queue of ARQ, unless a job with its id waits, runs, or has left a result: as
-`ArqRedis.enqueue_job` does.
-
-KEYS  1 payload      arq:job:<id>
-      2 result       arq:result:<id>
-      3 queue        sorted set, job id -> Unix time in ms from which it may run
-      4 in progress  arq:in-progress:<id>
-ARGV  1 job id
-      2 payload
-      3 life         ms for which the payload is kept
-Returns 1, or 0 if there was one.
-]]
--- A payload alone is what a worker has left that died as it ended the job, or a caller before the queue was
--- told; nobody will run it.
-if redis.call('EXISTS', KEYS[2], KEYS[4]) > 0 or redis.call('ZSCORE', KEYS[3], ARGV[1]) then return 0 end
-local time = redis.call('TIME')
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-redis.call('ZADD', KEYS[3], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), ARGV[1])
-return 1
-"""
+_ENQUEUE = load_script("enqueue")
 
 
 class ArqQueue:
@@ -70,7 +51,8 @@ class ArqQueue:
         id = job.replay.job_id
         keys = (job_key_prefix + id, result_key_prefix + id, job.queue, in_progress_key_prefix + id)
         try:
-            reply = await self._ask(lambda: self._script(keys, (id, written(job), PAYLOAD_LIFE_MS)))
+            arguments = (id, written(job), PAYLOAD_LIFE_MS)
+            reply = await self._ask(lambda: run_script(self._pool, _ENQUEUE, keys, arguments))
         except StoreUnavailable:
             raise
         except StoreError as error:  # such as a queue's name that is the key of something else
@@ -89,22 +71,12 @@ class ArqQueue:
 
         return bool(await self._ask(look))
 
-    async def _script(self, keys: tuple[str, ...], arguments: tuple[object, ...]) -> Any:
-        client = cast(Any, self._pool)
-        try:
-            return await client.evalsha(_ENQUEUE_SHA, len(keys), *keys, *arguments)
-        except redis.exceptions.NoScriptError:
-            return await client.eval(_ENQUEUE, len(keys), *keys, *arguments)
-
     async def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return await question()
         except (OSError, UnicodeError, redis.exceptions.RedisError) as error:
             kind = StoreUnavailable if _is_outage(error) else StoreError
             raise kind(f"ARQ's server: {error}") from error
-
-
-_ENQUEUE_SHA = sha1(_ENQUEUE.encode(), usedforsecurity=False).hexdigest()
 
 
 def _is_outage(error: Exception) -> bool:
@@ -163,25 +135,33 @@ def is_replay(raw: bytes) -> bool:
 
 
 def read_replay(raw: bytes) -> Written:
-    """Such a payload, taken apart. Raises if it is none."""
+    """Such a payload, taken apart. Raises whatever reading it does if it is none, or forged."""
     values = json.loads(raw)
     namespace, queue, id, number, force, variant = values["letter"]
+    kind, payload, enqueued_ms = values["format"], values["payload"], values["enqueued_ms"]
+    texts = (id, variant, values["task"], kind, payload)
+    if not all(isinstance(each, str) for each in texts) or type(force) is not bool:
+        raise ValueError("a part of a replay is not of its type")
+    # Whoever can write to the queue has no say in which keys of the store are asked for.
+    letters = LetterQueue(check_namespace(namespace), check_name("queue", queue))
     return Written(
-        Replay(LetterQueue(str(namespace), str(queue)), str(id), int(number), bool(force), str(variant)),
-        str(values["task"]),
-        str(values["payload"]),
-        str(values["format"]),
-        int(values["enqueued_ms"]),
+        Replay(letters, id, count("number", number), force, variant),
+        values["task"],
+        payload,
+        kind,
+        count("enqueued_ms", enqueued_ms, least=0),
     )
 
 
 def reading_replays(deserializer: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], dict[str, Any]]:
-    """A deserialiser for whoever looks at queued jobs, which shows replays too.
+    """A deserialiser for whoever looks at queued jobs, which shows replays too, and jobs that have expired.
 
     Arguments that only a worker can read are not shown.
     """
 
     def read(raw: bytes) -> dict[str, Any]:
+        if is_expired(raw):
+            return {"t": None, "f": UNKNOWN_TASK, "a": (), "k": {}, "et": 0}
         if not is_replay(raw):
             return deserializer(raw)
         job = read_replay(raw)

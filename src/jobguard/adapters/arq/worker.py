@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from arq.constants import in_progress_key_prefix
+from arq.jobs import Deserializer
 from arq.worker import JobExecutionFailed, Retry, RetryJob
 from redis.exceptions import RedisError
 
 from jobguard.adapters.arq.delivery import ArqDelivery
 from jobguard.adapters.arq.endings import Endings, Entry
-from jobguard.adapters.arq.incoming import CATCH_ALL, EndedUnseen, Incoming, incoming
+from jobguard.adapters.arq.expired import stand_in
+from jobguard.adapters.arq.incoming import CATCH_ALL, EXPIRED, AbortedUnseen, Incoming, incoming
+from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.serving import Serving
+from jobguard.adapters.arq.sweeping import Sweeper
+from jobguard.adapters.arq.transactions import Transactions
 from jobguard.adapters.base import Ticket, arriving
 from jobguard.errors import LeaseLost, StoreError, Undeliverable
 from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.events import StoreFailed
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import JobRef
-from jobguard.leases import Heartbeat, Held, new_token, now
+from jobguard.leases import Heartbeat, Held, now
 from jobguard.letters import type_name
 from jobguard.policies import DeadLettering
 from jobguard.replays import replaying
@@ -36,12 +41,6 @@ if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
 logger: logging.Logger = logging.getLogger("jobguard.arq")
-
-FIRST_LEASE = 0.9
-"""Share of the first lease that a run may count on: ARQ set the mark a little before we were called."""
-
-LEAVE_BOUND = 2.0
-"""Seconds that leaving a lost job to its holder may hold a cancellation up."""
 
 T = TypeVar("T")
 
@@ -56,9 +55,19 @@ class RunningWorker:
         guard: where its jobs are guarded.
         queue: the queue that it reads.
         entries: its functions by name.
+        deserializer: how it reads payloads; None = ARQ's way.
+        sweep: seconds between two sweeps of the queue; None = it is not swept.
     """
 
-    def __init__(self, pool: ArqRedis, guard: JobGuard, queue: str, entries: Mapping[str, Entry]) -> None:
+    def __init__(
+        self,
+        pool: ArqRedis,
+        guard: JobGuard,
+        queue: str,
+        entries: Mapping[str, Entry],
+        deserializer: Deserializer | None,
+        sweep: float | None,
+    ) -> None:
         self.pool = pool
         self.guard = guard
         self.queue = queue
@@ -66,14 +75,24 @@ class RunningWorker:
         runtime = guard.runtime
         self._lease = runtime.lease
         self._endings = Endings(guard, entries)
-        self._marks = Heartbeat(runtime.lease, self._renew_marks, self._renewal_failed, runtime.background)
+        self._transactions = Transactions(pool, runtime.lease, self._stand_in)
+        self._beats = Heartbeat(
+            runtime.lease,
+            self._renew_marks,
+            self._renewal_failed,
+            runtime.background,
+            runtime.heartbeat.lag,
+        )
         self._unfinished: dict[str, ArqDelivery] = {}
         tasks = [name for name in entries if name != CATCH_ALL]
         self._serving = Serving(runtime, ArqDelivery.adapter, queue, tasks)
+        self._sweeper = None if sweep is None else Sweeper(pool, runtime, queue, deserializer, sweep)
 
     def start(self) -> None:
         """Begin what goes on beside the jobs."""
         self._serving.start()
+        if self._sweeper is not None:
+            self._sweeper.start()
 
     async def before_job(self, ctx: Context, hook: Callable[[Context], Awaitable[object]] | None) -> None:
         """Hold the job's mark, wait until no earlier run of the job is left here, and call the hook.
@@ -82,8 +101,8 @@ class RunningWorker:
         its running jobs by id and would end the last of two runs of one job as failed. So the new
         run waits, and then gives the job back without having begun.
         """
-        job, held = incoming.get(), self._mark(ctx["job_id"])
-        self._marks.add(held)
+        job, held = incoming.get(), self._transactions.mark(ctx["job_id"])
+        self._beats.add(held)
         try:
             while (earlier := self._unfinished.get(ctx["job_id"])) is not None:
                 if job is not None:
@@ -94,10 +113,10 @@ class RunningWorker:
             if hook is not None:
                 await hook(ctx)
         except anyio.get_cancelled_exc_class():
-            self._marks.discard(held)
+            self._beats.discard(held)
             raise
         if job is None:
-            self._marks.discard(held)
+            self._beats.discard(held)
         else:
             job.mark = held
 
@@ -107,16 +126,16 @@ class RunningWorker:
         if job is None:
             job = Incoming(b"", entry.name, None, int(ctx["enqueue_time"].timestamp() * 1000))
         job.started = True
-        held = self._mark(ctx["job_id"]) if job.mark is None else job.mark
+        held = self._transactions.mark(ctx["job_id"]) if job.mark is None else job.mark
         delivery = self._delivery(entry, ctx, job, held)
         guard = delivering.set(self.guard)
         ticket = None if entry.task is None else arriving.set(Ticket(delivery))
         replay = None if job.replay is None else replaying.set(job.replay)
         if job.mark is None:
-            self._marks.add(held)
+            self._beats.add(held)
         self._unfinished[delivery.ref.id] = delivery
         try:
-            if job.late:
+            if job.late or delivery.lost:  # without its mark a run must not begin: another may have
                 await delivery.uncount()
             else:
                 deadline = Deadline()
@@ -136,10 +155,6 @@ class RunningWorker:
             if not delivery.lost or isinstance(error.__cause__, LeaseLost):
                 raise
             await delivery.leave(_mark_lost(delivery))
-        except anyio.get_cancelled_exc_class():
-            if delivery.lost:
-                await self.guard.runtime.background.see_through(delivery.step_aside, LEAVE_BOUND)
-            raise
         finally:
             if replay is not None:
                 replaying.reset(replay)
@@ -147,12 +162,7 @@ class RunningWorker:
                 arriving.reset(ticket)
             delivering.reset(guard)
             # A renewal that arrives after ARQ has deleted the mark would lock the id for a lease.
-            await self._marks.settled(held)
-
-    def _mark(self, job_id: str) -> Held:
-        """The mark that ARQ has just set for a job."""
-        until = now() + self._lease * FIRST_LEASE
-        return Held(in_progress_key_prefix + job_id, new_token(), until)
+            await self._beats.settled(held)
 
     async def _call(
         self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -163,6 +173,13 @@ class RunningWorker:
             if entry.task is None and entry.terms.single:
                 raise JobExecutionFailed("the worker has retry_jobs=False") from error
             raise
+        except Undeliverable as error:
+            if entry.name == CATCH_ALL and error.reason == "expired":
+                raise JobExecutionFailed(EXPIRED) from error  # as ARQ says it to whoever waits for the job
+            raise
+
+    async def _stand_in(self, job_id: str) -> bytes | None:
+        return await stand_in(self.pool, self.queue, job_id, PAYLOAD_LIFE_MS)
 
     def _delivery(self, entry: Entry, ctx: Context, job: Incoming, held: Held) -> ArqDelivery:
         earlier = (job.tries or 1) - 1
@@ -192,9 +209,7 @@ class RunningWorker:
             score = await self.pool.zscore(self.queue, delivery.ref.id)
             if delivery.settlement is not None and score is None:
                 await self._endings.aborted(delivery.settlement, delivery.task, delivery.replay)
-            elif delivery.lost:
-                await self._bury_ghost(delivery)
-            elif self._is_cron(delivery):
+            elif self._is_cron(delivery) and not delivery.lost:
                 # ARQ keeps a cron job's mark for a minute, which would hold its retry up.
                 await self.pool.delete(in_progress_key_prefix + delivery.ref.id)
         except (RedisError, OSError, StoreError) as error:
@@ -204,23 +219,17 @@ class RunningWorker:
         entry = self._entries.get(delivery.task or "")
         return entry is not None and entry.cron
 
-    async def _bury_ghost(self, delivery: ArqDelivery) -> None:
-        """Remove the queue entry that a lost run's end created for a job that had ended elsewhere."""
-        async with self.pool.pipeline(transaction=True) as pipe:
-            await pipe.watch(delivery.job_key)
-            if not await pipe.exists(delivery.job_key):
-                pipe.multi()  # type: ignore[no-untyped-call]  # redis-py says no type
-                pipe.zrem(self.queue, delivery.ref.id)
-                await pipe.execute()
-
-    def ended_unseen(self, job: EndedUnseen) -> None:
+    def aborted_unseen(self, job: AbortedUnseen) -> None:
         """ARQ ended a job without calling its function; called in the middle of that."""
         self.guard.runtime.background.owe(lambda: self._endings.unseen(job))
 
     async def aclose(self) -> None:
         """Finish what is still to be recorded."""
         await self._serving.aclose()
-        self._marks.rest()
+        if self._sweeper is not None:
+            await self._sweeper.aclose()
+        self._beats.rest()
+        self._transactions.release()
         self.guard.runtime.heartbeat.rest()
         await self.guard.runtime.background.aclose()
 
@@ -248,12 +257,15 @@ def _mark_lost(delivery: ArqDelivery) -> LeaseLost:
 
 def _salt(job: Incoming) -> str:
     """What tells payloads of one id apart whose time of enqueueing cannot be read."""
-    return "" if job.error is None else blake2b(job.raw, digest_size=8).hexdigest()
+    known = job.error is None and job.expired is None
+    return "" if known else blake2b(job.raw, digest_size=8).hexdigest()
 
 
 async def undeliverable(ctx: Context, /, *args: Any, **kwargs: Any) -> None:
     """The body of the catch-all: says why the job cannot be run, and so has it dead-lettered."""
     job = incoming.get()
+    if job is not None and job.expired is not None:
+        raise Undeliverable("expired", str(job.expired))
     if job is not None and job.error is not None:
         # Without its cause: the error's text may hold the payload's bytes, which a letter keeps apart.
         raise Undeliverable("undecodable", f"the payload cannot be decoded: {type_name(job.error)}")

@@ -6,12 +6,18 @@ ARGV  1 id
       2 mark     of its state
       3 tail     as in a packed letter
       4 arrival  in µs, of which the next one that is free is taken; or '' for now
+      5 token    random, of this call
 Returns {1, or 0 if there was one, which stays as it was; dead letters of the queue; those of them that
 have its fingerprint, or 0 if it is not dead itself}.
 ]]
 -- include: _letter
 
+-- include: _again
+
 local stem, id = KEYS[1], ARGV[1]
+local kept = stem .. ':answer:' .. ARGV[5]
+local before = answered_before(kept)
+if before then return before end
 
 -- Whether all of so many arrivals from one on are taken: no two letters have the same.
 local function taken(first, number)
@@ -51,4 +57,6 @@ local dead, kind = stem .. ':dead', 0
 if letter and letter.mark == 'D' then
   kind = redis.call('ZCARD', dead .. ':fingerprint:' .. letter.fingerprint)
 end
-return { new, redis.call('ZCARD', dead), kind }
+local answer = { new, redis.call('ZCARD', dead), kind }
+if new == 1 then keep_answer(kept, answer) end
+return answer
