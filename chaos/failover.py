@@ -54,6 +54,8 @@ PLANS = {
     Scale.FULL: PLAN,
     Scale.LONG: replace(PLAN, jobs=20_000, seconds=600, kills=200, terms=40, outages=50),
 }
+AT_ONCE = 0.5
+"""Share of the killed primaries that come back at once."""
 PATIENCE = 60.0
 """Seconds in which a failover has to be over."""
 
@@ -142,7 +144,11 @@ class Sentinels:
         await self._until(self._all_is_well)
 
     async def outage(self, random: Random) -> None:
-        """Kill the primary, and bring it back as a replica once another one has taken over."""
+        """Kill the primary, and bring it back: at once, or when all is well without it.
+
+        One that comes back at once takes itself for the primary. A replica that has not been told either may
+        join it, and then it takes writes, which are lost when it is told.
+        """
         await self._until(self._all_is_well)
         before = await self._primary()
         began = time.monotonic()
@@ -152,10 +158,17 @@ class Sentinels:
             port = await self._primary()
             return port != before and await self._info(port, "role") == "master"
 
+        async def demoted() -> bool:
+            return await self._info(before, "role") == "slave"
+
         await self._until(promoted)
-        self._journal.write("outage", began=began)
-        await asyncio.sleep(random.uniform(0.0, 1.0))
+        if random.random() < AT_ONCE:
+            await asyncio.sleep(random.uniform(0.0, 1.0))
+        else:
+            await self._until(self._all_is_well)
         await asyncio.to_thread(self._servers[before].start)
+        await self._until(demoted)
+        self._journal.write("outage", began=began)
 
     async def _all_is_well(self) -> bool:
         for host, port in self._sentinels:

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from arq import cron
+from chaos.redis7 import find_redis7
 from jobguard import Filter, JobGuard, Snooze, constant, dead_letter, deduplicated, retrying
 from jobguard.adapters.arq import ArqQueue, create_pool, protect
 from jobguard.cli.app import run
@@ -68,6 +69,15 @@ async def admin(server: EmbeddedValkey) -> AsyncIterator[Redis]:
         for name in RULES:
             await allow(client, name)
         yield client
+
+
+async def test_the_rules_are_understood_by_redis_7() -> None:
+    """A command that a server does not know is an error in a rule."""
+    with EmbeddedValkey(password="admin", binary=find_redis7()) as server:
+        async with Redis.from_url(server.url) as client:
+            for name in RULES:
+                await allow(client, name)
+            assert len(await client.acl_users()) == 1 + len(RULES)
 
 
 async def allow(admin: Redis, user: str, *changes: str) -> None:

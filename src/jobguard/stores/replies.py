@@ -34,7 +34,7 @@ class _Reading:
             raise StoreError(f"the store's reply cannot be read: {clip(repr(error), SHOWN)}") from error
 
 
-reading = _Reading()
+reading: _Reading = _Reading()
 
 
 def flag(reply: object) -> bool:

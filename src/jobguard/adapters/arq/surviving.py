@@ -41,7 +41,7 @@ LAST_WRITE_BOUND = 1.0
 """Seconds of those for the last step of each."""
 SHUTDOWN_BOUND, SHUTDOWN_BOUND_AWAY = 10.0, 3.0
 """Seconds for `on_shutdown`, and without Redis, for which what is still to be written would wait."""
-PROBE = in_progress_key_prefix + "jobguard:probe"
+PROBE: str = in_progress_key_prefix + "jobguard:probe"
 """A key that is written to learn whether the server takes writes; it lasts a millisecond."""
 
 T = TypeVar("T")
