@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import re
 import time
 from random import Random
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from redis.asyncio import Redis
 
 from chaos.journal import Journal
 from chaos.judge import Rest
+from chaos.ownership import unowned_keys
 from chaos.proxy import NetFault, Proxy
 from jobguard import JobGuard
 from jobguard.adapters.arq import create_pool
@@ -125,28 +125,12 @@ async def what_is_left(pool: ArqRedis) -> Rest:
     letters = JobGuard(RedisStore(pool)).dead_letters()
     dead = [(each.job_id, each.reason) async for each in letters.each("state=all")]
     queued = [id.decode() for id in await pool.zrange(QUEUE, 0, -1)]
-    return Rest(results, dead, queued, await unowned_keys(pool))
+    unowned = [key.decode(errors="replace") for key in await unowned_keys(pool, QUEUE.encode())]
+    return Rest(results, dead, queued, unowned)
 
 
 def _succeeded(raw: bytes) -> bool:
     return bool(pickle.loads(raw)["s"])  # ARQ pickles results, and these are our own workers'
-
-
-async def unowned_keys(client: Redis) -> list[str]:
-    """Keys that would stay for ever and are no part of a dead letter queue that is listed."""
-    unowned: list[str] = []
-    async for key in client.scan_iter(count=500):
-        queue = re.match(rb"\{(.+):dlq:(.+?)\}:", key)
-        send: Any = client.execute_command  # redis-py has types for it in some releases only
-        listed = queue is not None and await send("SISMEMBER", queue[1] + b":dlq", queue[2])
-        if (
-            not listed
-            and not key.endswith(b":dlq")
-            and key != QUEUE.encode()
-            and await client.pttl(key) == -1
-        ):
-            unowned.append(key.decode(errors="replace"))
-    return unowned
 
 
 async def used_memory(client: Redis) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from chaos.ownership import unowned_keys
 from jobguard.testing import EmbeddedValkey
 
 
@@ -127,18 +126,6 @@ async def wired_client(wire: Wire, redis_client: Redis) -> AsyncIterator[Redis]:
         await client.ping()
         wire.reset()
         yield client
-
-
-async def unowned_keys(client: Redis) -> list[bytes]:
-    """Keys that would stay for ever and are no part of a dead letter queue that is listed."""
-    unowned: list[bytes] = []
-    send: Any = client.execute_command  # redis-py has types for it in some releases only
-    async for key in client.scan_iter(count=500):
-        queue = re.match(rb"\{(.+):dlq:(.+?)\}:", key)
-        listed = queue is not None and await send("SISMEMBER", queue[1] + b":dlq", queue[2])
-        if not listed and not key.endswith(b":dlq") and await client.pttl(key) < 0:
-            unowned.append(key)
-    return unowned
 
 
 @pytest.fixture

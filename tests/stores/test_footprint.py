@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from chaos.ownership import unowned_keys
 from jobguard.stores import RedisStore
 from jobguard.stores.base import Claim, Settlement, State
 from jobguard.stores.letters import Entry, LetterQueue, LetterState
-from tests.stores.conftest import unowned_keys
 
 pytestmark = pytest.mark.anyio
 
