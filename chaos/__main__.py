@@ -18,6 +18,8 @@ from chaos.report import Report, Scale
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 console = Console(soft_wrap=True)
+if not console.is_terminal:
+    console.width = 160  # tables in a log have room
 
 Seed = Annotated[int | None, typer.Option(help="Repeats a run.", show_default="drawn")]
 ReportFile = Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")]

@@ -17,6 +17,7 @@ from typing import Any
 from jobguard.stores.commands import Script
 
 ALWAYS_FAILING = ((1, "plain", {"fail": 99}), (1, "keyed", {"fail": 99}))
+NO_FAULTS = {"kills": 0, "terms": 0, "stops": 0, "outages": 0, "network": 0}
 FAILING_TWICE = ((1, "plain", {"fail": 2}), (1, "keyed", {"fail": 2}))
 
 
@@ -197,17 +198,17 @@ def _letter_after_the_queue() -> None:
     _replace(settling, "_keep", keep_later)
 
 
-def _letter_given_up() -> None:
-    """What cannot be written at once is not written."""
-    from jobguard import settling
+def _begun_is_gone() -> None:
+    """A job leaves its queue when it begins, as in a queue that is a mere list."""
+    from jobguard.adapters.arq.worker import RunningWorker
 
-    async def once(write: Callable[[], Any], failed: Callable[[Any], None], *_: object) -> Any:
-        return await write()
+    before_job = RunningWorker.before_job
 
-    async def shrug(case: Any, state: Any, error: Any) -> None: ...
+    async def take_out(self: RunningWorker, ctx: Any, hook: Any) -> None:
+        await self.pool.zrem(self.queue, ctx["job_id"])
+        await before_job(self, ctx, hook)
 
-    _replace(settling, "persist", once)
-    _replace(settling, "outcome_lost", shrug)
+    _replace(RunningWorker, "before_job", take_out)
 
 
 def _attempts_without_end() -> None:
@@ -265,7 +266,7 @@ MUTANTS = {
         Mutant("records without a time to live", _no_time_to_live),
         Mutant("keys by hash()", _keys_by_hash),
         Mutant("check, then mark", _check_then_mark),
-        Mutant("success is not recorded", _success_is_not_recorded),
+        Mutant("success is not recorded", _success_is_not_recorded, plan=NO_FAULTS),
         Mutant("no heartbeat", _no_heartbeat, plan={"long": 0.2}),
         Mutant(
             "a holder that trusts no clock",
@@ -278,12 +279,12 @@ MUTANTS = {
         Mutant(
             "cancellation counted as failure",
             _cancellation_is_a_failure,
-            plan={"long": 0.5, "terms": 30, "kills": 0, "kinds": ALWAYS_FAILING},
+            plan={"long": 0.2, "jobs": 200, "terms": 30, "kills": 0, "kinds": ALWAYS_FAILING},
         ),
         Mutant(
             "the queue is told before the letter", _letter_after_the_queue, plan={"kinds": ALWAYS_FAILING}
         ),
-        Mutant("a letter is given up", _letter_given_up, plan={"kinds": ALWAYS_FAILING, "outages": 4}),
+        Mutant("a job leaves its queue as it begins", _begun_is_gone),
         Mutant("attempts without end", _attempts_without_end, plan={"kinds": ALWAYS_FAILING}),
         Mutant("one attempt too few", _one_attempt_too_few, plan={"kinds": ALWAYS_FAILING}),
         Mutant(

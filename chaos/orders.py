@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
@@ -74,19 +75,20 @@ def orders(random: Random, number: int, kinds: Kinds, long: float, lease: float)
         lease: seconds.
     """
     weights = [weight for weight, _, _ in kinds]
-    made = 0
-    while made < number:
-        if random.random() < SHARED:
-            key, times = f"shared-{made}", random.randint(2, 4)
-            for _ in range(min(times, number - made)):
-                yield Order(f"job-{made}", "keyed", key, {"hold": random.uniform(0.05, 0.6)})
-                made += 1
-            continue
-        [(_, task, script)] = random.choices(kinds, weights)
-        hold = lease * LONGER_THAN_LEASE if random.random() < long else random.uniform(0.05, 0.6)
-        label = f"job-{made}"
-        yield Order(label, task, f"key-{label}", {"hold": hold, **script})
-        made += 1
+    again: list[tuple[int, str]] = []  # when which key is asked for once more
+    for made in range(number):
+        label, hold = f"job-{made}", random.uniform(0.05, 0.6)
+        if again and again[0][0] <= made:
+            yield Order(label, "keyed", heappop(again)[1], {"hold": hold})
+        elif random.random() < SHARED:
+            key = f"shared-{made}"
+            for _ in range(random.randint(1, 3)):  # at once, or when the work is long done
+                heappush(again, (made + random.choice((1, 100)), key))
+            yield Order(label, "keyed", key, {"hold": hold})
+        else:
+            [(_, task, script)] = random.choices(kinds, weights)
+            hold = lease * LONGER_THAN_LEASE if random.random() < long else hold
+            yield Order(label, task, f"key-{label}", {"hold": hold, **script})
 
 
 async def enqueue(order: Order, connect: Callable[[], Awaitable[ArqRedis]], journal: Journal) -> None:
