@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import secrets
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.campaign import PARTS, campaign
+from chaos.processes import end_with_parent
 from chaos.report import Report, Scale
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+HELP = """Throw faults at jobguard, on servers that it starts itself, and judge what comes of that.
+
+Parts: soak (workers that are killed, stopped and cut off), failover (Sentinel), clocks (that are wrong),
+machines (the store against a model), sweep (every round trip cut off). Scales: brief takes under 3 minutes,
+full about 8, long over an hour.
+"""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP)
 console = Console(soft_wrap=True)
 if not console.is_terminal:
     console.width = 160  # tables in a log have room
@@ -29,14 +38,16 @@ ReportFile = Annotated[Path | None, typer.Option(help="Where to write the report
 def run(
     seed: Seed = None,
     scale: Annotated[Scale, typer.Option(help="How much of everything.")] = Scale.FULL,
-    only: Annotated[list[str] | None, typer.Option(help=f"Parts, of {', '.join(PARTS)}.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"A part: {', '.join(PARTS)}. Repeatable.", metavar="PART")
+    ] = None,
 ) -> None:
     """Throw every fault at jobguard, and print what the judge says."""
     drawn = _draw(seed)
     unknown = set(only or ()) - {*PARTS}
     if unknown:
-        raise typer.BadParameter(f"{sorted(unknown)} are no parts; there are {', '.join(PARTS)}")
-    console.print(f"chaos: scale {scale.value}, seed {drawn}")
+        raise typer.BadParameter(f"there is no part {', '.join(sorted(unknown))}, but {', '.join(PARTS)}")
+    console.print(f"chaos: scale {scale.value}, seed {drawn}; each part reports when it is done")
     raise typer.Exit(asyncio.run(_run(drawn, scale, only or PARTS)))
 
 
@@ -53,15 +64,17 @@ async def _run(seed: int, scale: Scale, parts: list[str] | tuple[str, ...]) -> i
     return 1 if violations else 0
 
 
-@app.command("part")
+@app.command("part", hidden=True)
 def part(name: str, seed: Seed = None, scale: Scale = Scale.FULL, report: ReportFile = None) -> None:
     """Run one part in this process."""
+    end_with_parent(signal.SIGINT)
     _finish(importlib.import_module(f"chaos.{name}").run(_draw(seed), scale), report)
 
 
-@app.command("examine")
+@app.command("examine", hidden=True)
 def examine(name: str, seed: Seed = None, report: ReportFile = None) -> None:
     """Look for one seeded bug in this process."""
+    end_with_parent(signal.SIGINT)
     from chaos import proof
 
     _finish(proof.examine(name, _draw(seed)), report)
@@ -80,7 +93,7 @@ async def _mutants(seed: int) -> int:
     wrong: list[Report] = []
     async for finding in proof(seed):
         by = ", ".join(f"{name} ({times})" for name, times in finding.invariants.most_common())
-        found = "yes" if finding.report.violations else "no"
+        found = "yes" if finding.found else "no"
         mark = "" if finding.as_expected else "  WRONG"
         console.print(f"{finding.name}: {found}{mark} {by}")
         table.add_row(
@@ -112,4 +125,6 @@ def _print(report: Report) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever ends it by SIGTERM wants what Ctrl-C does: its processes end with it, and its files go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

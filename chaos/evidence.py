@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -12,6 +11,8 @@ from chaos.journal import Entry
 
 Span = tuple[float, float]
 
+RECORDED = 0.5
+"""Seconds from the end of a body in which its outcome has been recorded, on a busy machine."""
 LAG = 1.0
 """Seconds of acknowledged writes that a failover to an asynchronous replica may cost on one machine."""
 
@@ -24,7 +25,8 @@ class Run:
         id: random.
         label: of its job.
         key: what two jobs have in common that are the same work; of a task without a key, the label.
-        pid: its process.
+        pid: its process: not the system's number, which is used again, but that of its birth.
+        told: how often the job had failed before, as the body was told.
         fence: what it was told; None without a claim.
         begin: when.
         signs: when it was known to be at work.
@@ -38,6 +40,7 @@ class Run:
     pid: int
     fence: int | None
     begin: float
+    told: int = 0
     signs: list[float] = field(default_factory=list[float])
     end: float | None = None
     how: str = "cut"
@@ -59,17 +62,28 @@ class Evidence:
         self.deaths: dict[int, float] = {}
         self.stops: dict[int, list[Span]] = defaultdict(list)
         self.slots: dict[int, str] = {}
-        self.net: dict[str, list[Span]] = defaultdict(list)
+        self.hangs: dict[str, list[Span]] = defaultdict(list)
         self.outages: list[Span] = []
-        self.faults: list[float] = []
-        self.died: list[float] = []
-        self.picks: dict[str, list[float]] = defaultdict(list)
+        self.picks: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self.signals: dict[int, list[tuple[float, str]]] = defaultdict(list)
         self.mended = inf
+        readers: dict[str, Callable[[Entry], None]] = {
+            "order": self._read_order,
+            "accepted": self._read_accepted,
+            "picked": self._read_picked,
+            "begin": self._read_begin,
+            "step": self._read_step,
+            "end": self._read_end,
+            "born": self._read_born,
+            "died": self._read_died,
+            "signal": self._read_signal,
+            "net": self._read_net,
+            "outage": self._read_outage,
+            "mended": self._read_mended,
+            "ready": lambda entry: None,
+        }
         for entry in entries:
-            read = getattr(self, f"_read_{entry['what']}", None)
-            if read is not None:
-                read(entry)
-        self.faults.sort()
+            readers[entry["what"]](entry)
         self.by_key: dict[str, list[Run]] = defaultdict(list)
         self.by_label: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(self.runs.values(), key=lambda run: run.begin):
@@ -86,7 +100,7 @@ class Evidence:
         order = self.orders.get(entry["label"])
         key = entry["key"] if order is not None and order["task"] == "keyed" else entry["label"]
         self.runs[entry["run"]] = Run(
-            entry["run"], entry["label"], key, entry["pid"], entry["fence"], entry["at"]
+            entry["run"], entry["label"], key, entry["pid"], entry["fence"], entry["at"], entry["failures"]
         )
 
     def _read_step(self, entry: Entry) -> None:
@@ -99,54 +113,57 @@ class Evidence:
             run.signs.append(entry["at"])
 
     def _read_picked(self, entry: Entry) -> None:
-        self.picks[entry["label"]].append(entry["at"])
+        self.picks[entry["label"]].append((entry["at"], entry["pid"]))
 
     def _read_born(self, entry: Entry) -> None:
         self.slots[entry["pid"]] = entry["name"]
 
     def _read_died(self, entry: Entry) -> None:
         self.deaths[entry["pid"]] = entry["at"]
-        self.died.append(entry["at"])
 
     def _read_signal(self, entry: Entry) -> None:
+        stops = self.stops[entry["pid"]]
+        self.signals[entry["pid"]].append((entry["at"], entry["name"]))
         if entry["name"] == "SIGSTOP":
-            self.stops[entry["pid"]].append((entry["at"], inf))
-            self.faults.append(entry["at"])
-        elif entry["name"] == "SIGCONT" and self.stops[entry["pid"]]:
-            self.stops[entry["pid"]][-1] = (self.stops[entry["pid"]][-1][0], entry["at"])
-            self.faults.append(entry["at"])
+            stops.append((entry["at"], inf))
+        elif entry["name"] == "SIGCONT" and stops:
+            stops[-1] = (stops[-1][0], entry["at"])
 
     def _read_net(self, entry: Entry) -> None:
-        self.net[entry["slot"]].append((entry["began"], entry["at"]))
-        self.faults += [entry["began"], entry["at"]]
+        if entry["kind"] == "half-open":
+            self.hangs[entry["slot"]].append((entry["began"], entry["at"]))
 
     def _read_outage(self, entry: Entry) -> None:
         self.outages.append((entry["began"], entry["at"]))
-        self.faults += [entry["began"], entry["at"]]
 
     def _read_mended(self, entry: Entry) -> None:
         self.mended = entry["at"]
 
-    def disturbed(self, run: Run, after: float) -> bool:
-        """Whether anything befell the run's process or server, from so long before to so long after it."""
-        begin, end = run.begin - after, (run.last if run.end is None else run.end) + after
-        spans = [*self.stops[run.pid], *self.net[self.slots.get(run.pid, "")], *self.outages]
-        death = self.deaths.get(run.pid, inf)
-        return begin <= death <= end or any(start <= end and stop >= begin for start, stop in spans)
+    def struck(self, run: Run, until: float = inf) -> bool:
+        """Whether what the run came to may not have been recorded.
+
+        That is, its process died, stood still or was cut off without a word, or its server failed, before it
+        can have been recorded, and before `until`. Late bytes, a connection that is reset, and a reply that
+        is lost are no excuse.
+        """
+        begin, end = run.begin, min((run.last if run.end is None else run.end) + RECORDED, until)
+        spans = [*self.stops[run.pid], *self.hangs[self.slots.get(run.pid, "")], *self.outages]
+        died = begin <= self.deaths.get(run.pid, inf) <= end
+        return died or any(start <= end and stop >= begin for start, stop in spans)
+
+    def held_up(self, label: str, start: float, end: float) -> bool:
+        """Whether anything but deaths of others can have kept a job from running in a span of time."""
+        everywhere = [span for spans in (*self.stops.values(), *self.hangs.values()) for span in spans]
+        if any(first <= end and last >= start for first, last in (*everywhere, *self.outages)):
+            return True
+        holders = {pid for at, pid in self.picks[label] if start < at <= end}
+        return any(start <= self.deaths.get(pid, inf) <= end for pid in holders)
 
     def may_have_lost(self, labels: Sequence[str]) -> bool:
         """Whether a server failed just after one of the jobs was enqueued, or something of it recorded."""
         times = [entry["at"] for entry in self.entries if entry.get("label") in labels]
         times += [run.last for label in labels for run in self.by_label[label]]
         return any(start - LAG <= at <= stop for start, stop in self.outages for at in times)
-
-    def deaths_between(self, start: float, end: float) -> int:
-        """How many workers died in a span of time."""
-        return _between(self.died, start, end)
-
-    def others_between(self, start: float, end: float) -> int:
-        """How many faults of other kinds there were, and of those how many ends."""
-        return _between(self.faults, start, end)
 
     def history(self, *labels: str) -> tuple[str, ...]:
         """All that is known of jobs and of the processes that ran them, a line each."""
@@ -155,8 +172,9 @@ class Evidence:
         slots = {self.slots.get(pid) for pid in pids}
         start = self.entries[0]["at"] if self.entries else 0.0
         keep: list[str] = []
-        first = min((run.begin for run in runs), default=0.0) - 10
-        last = max((run.last for run in runs), default=0.0) + 10
+        own = [entry["at"] for entry in self.entries if entry.get("label") in labels]
+        own += [run.last for run in runs]
+        first, last = min(own, default=0.0) - 10, max(own, default=0.0) + 10
         for entry in self.entries:
             about_job = entry.get("label") in labels or entry.get("run") in ids
             about_place = entry.get("pid") in pids or entry.get("slot") in slots or entry["what"] == "outage"
@@ -166,7 +184,3 @@ class Evidence:
                 values = " ".join(f"{k}={v}" for k, v in entry.items() if k not in ("at", "what"))
                 keep.append(f"{entry['at'] - start:9.3f} s  {entry['what']:9} {values}")
         return tuple(keep)
-
-
-def _between(times: Sequence[float], start: float, end: float) -> int:
-    return bisect_right(times, end) - bisect_right(times, start)

@@ -32,6 +32,9 @@ class Slot:
         clock: how the wall clock is wrong there, if it is.
         mutant: the seeded bug there, if any.
         pid: who is there, or None.
+        birth: what that process is called in journals.
+        stopped: it stands still.
+        born: set once somebody is there.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Slot:
     clock: Mapping[str, float] | None = None
     mutant: str | None = None
     pid: int | None = None
+    birth: int = 0
     stopped: bool = False
     born: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,7 +61,8 @@ class Fleet:
         self._directory = directory
         self._journal = journal
         self._slots: dict[str, Slot] = {}
-        self._by_pid: dict[int, Slot] = {}
+        self._by_birth: dict[int, Slot] = {}
+        self._draining = False
         self._zygote: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._ended: dict[str, asyncio.Future[int]] = {}
@@ -99,21 +104,23 @@ class Fleet:
         """Send a signal, and write down that it was sent."""
         if slot.pid is None:
             return
-        self._journal.write("signal", pid=slot.pid, slot=slot.name, name=number.name)
+        self._journal.write("signal", pid=slot.birth, slot=slot.name, name=number.name)
         with suppress(ProcessLookupError):
             os.kill(slot.pid, number)
 
     async def stop(self, slot: Slot, seconds: float) -> None:
         """SIGSTOP a worker for a while."""
-        pid, slot.stopped = slot.pid, True
+        pid, birth = slot.pid, slot.birth
         if pid is None:
             return
+        slot.stopped = True
         self.send(slot, signal.SIGSTOP)
         await asyncio.sleep(seconds)
-        slot.stopped = False
+        if slot.birth == birth:
+            slot.stopped = False
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-        self._journal.write("signal", pid=pid, slot=slot.name, name="SIGCONT")
+        self._journal.write("signal", pid=birth, slot=slot.name, name="SIGCONT")
 
     async def run(self, slot: Slot) -> Awaitable[int]:
         """Run a process once. Returns when it has been born; what is returned becomes its exit code."""
@@ -127,6 +134,7 @@ class Fleet:
     async def drain(self, patience: float) -> list[str]:
         """End all workers by SIGTERM; the names of those that had to be killed."""
         self._serving.clear()
+        self._draining = True  # who is about to be born is told as well
         for slot in self._slots.values():
             self.send(slot, signal.SIGTERM)
         with suppress(TimeoutError):
@@ -136,6 +144,7 @@ class Fleet:
         late = [slot for slot in self._slots.values() if slot.pid is not None]
         for slot in late:
             self.send(slot, signal.SIGKILL)
+        self._draining = False
         return [slot.name for slot in late]
 
     def _order(self, slot: Slot) -> None:
@@ -158,20 +167,30 @@ class Fleet:
         while line := await self._zygote.stdout.readline():
             told = json.loads(line)
             if "born" in told:
-                slot = self._slots[told["name"]]
-                slot.pid = told["born"]
-                self._by_pid[told["born"]] = slot
-                slot.born.set()
-                continue
-            gone = self._by_pid.pop(told["died"])
-            gone.pid = None
-            ended = self._ended.pop(gone.name, None)
-            if ended is not None:
-                ended.set_result(told["code"])
-            if gone.name in self._serving:
-                task = asyncio.ensure_future(self._replace(gone))
-                self._replacing.add(task)
-                task.add_done_callback(self._replacing.discard)
+                self._was_born(self._slots[told["name"]], told["born"], told["pid"])
+            else:
+                self._died(self._by_birth.pop(told["died"]), told["code"])
+        for slot in self._slots.values():  # the zygote is gone, and all with it
+            slot.pid = None
+        for ended in self._ended.values():
+            ended.set_exception(ChildProcessError("the zygote is gone"))
+
+    def _was_born(self, slot: Slot, birth: int, pid: int) -> None:
+        slot.pid, slot.birth, slot.stopped = pid, birth, False
+        self._by_birth[birth] = slot
+        slot.born.set()
+        if self._draining:
+            self.send(slot, signal.SIGTERM)
+
+    def _died(self, slot: Slot, code: int) -> None:
+        slot.pid = None
+        ended = self._ended.pop(slot.name, None)
+        if ended is not None:
+            ended.set_result(code)
+        if slot.name in self._serving:
+            task = asyncio.ensure_future(self._replace(slot))
+            self._replacing.add(task)
+            task.add_done_callback(self._replacing.discard)
 
     async def _replace(self, slot: Slot) -> None:
         await asyncio.sleep(RESPAWN)

@@ -1,7 +1,8 @@
 """The judge: from the journals and what is left on the server to the promises that were broken.
 
-Nothing here asks jobguard. Whether a body ran, overlapped or came back in time is read from what
-bodies wrote; who was killed, stopped or cut off, from what those wrote who did it.
+Whether a body ran, overlapped or came back in time is read from what bodies wrote; who was killed, stopped or
+cut off, from what those wrote who did it. Only how jobs have ended is read from the server: from their
+queue's results, and from the dead letters, as an operator would.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ ADMITTED = {
     "no work is repeated without a fault": "repeated work",
 }
 """What the loss of the last writes can break, and what that is called."""
+LOST = "it was accepted, and nothing is known of it any more"
+ENDS_WITHIN = 15.0
+"""Seconds in which a worker that was told to end has ended."""
 INTERVAL = 2.0
 """Seconds beyond a lease in which a killed worker's job has to be run again: a poll, and a busy machine."""
 
@@ -80,9 +84,10 @@ def judge(entries: Sequence[Entry], rest: Rest, lease: float, *, admits_loss: bo
     checked: Counter[str] = Counter()
     figures: dict[str, int | float] = {}
     admitted = Counter(dict.fromkeys(map(_admission, ADMITTED), 0) if admits_loss else {})
-    for check in (_conservation, _one_end, _overlaps, _fences, _attempts, _repeats, _replays, _keys):
+    for check in CHECKS:
         for invariant, subject, what, labels in check(evidence, rest, lease, checked):
-            if admits_loss and invariant in ADMITTED and evidence.may_have_lost(labels):
+            follows = invariant in ADMITTED and (invariant != "conservation" or what == LOST)
+            if admits_loss and follows and evidence.may_have_lost(labels):
                 admitted[_admission(invariant)] += 1
             else:
                 violations.append(Violation(invariant, subject, what, evidence.history(*labels)))
@@ -106,6 +111,7 @@ def _conservation(evidence: Evidence, rest: Rest, lease: float, checked: Counter
     name = "conservation"
     letters = dict(rest.letters)
     ok = {run.key for run in evidence.runs.values() if run.how == "ok"}
+    discarded = {run.label for run in evidence.runs.values() if run.how == "discard"}
     for label in sorted(evidence.accepted):
         checked[name] += 1
         order = evidence.orders[label]
@@ -115,11 +121,11 @@ def _conservation(evidence: Evidence, rest: Rest, lease: float, checked: Counter
         elif label in letters:
             continue  # judged with the attempts
         elif label not in rest.results:
-            yield name, label, "it was accepted, and nothing is known of it any more", [label]
+            yield name, label, LOST, [label]
         elif rest.results[label]:
             if key not in ok:
                 yield name, label, "its queue says that it succeeded, but no body did", [label]
-        elif not order["script"].get("discard"):
+        elif label not in discarded:
             yield name, label, "it failed and is no dead letter, though nobody discarded it", [label]
 
 
@@ -141,18 +147,19 @@ def _overlaps(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str
     """No body is at work once another one for its key has begun.
 
     A holder ends its body by its own clock, before the server lets anybody else in. Only a process that
-    stood still can have missed that, and it has to end the body as soon as it goes on.
+    stood still can have missed that, and it has to end the body as soon as it goes on. Within a lease from
+    the first one's beginning, nobody else can be let in at all.
     """
     for key, runs in evidence.by_key.items():
-        name = (
-            "no overlap (lease on the key)" if runs[0].fence is not None else "no overlap (the queue's lock)"
-        )
+        order = evidence.orders.get(runs[0].label)
+        name = NO_OVERLAP_KEY if order is not None and order["task"] == "keyed" else NO_OVERLAP_LOCK
         for number, run in enumerate(runs):
             for later in runs[number + 1 :]:
                 checked[name] += 1
-                late = [sign for sign in run.signs if sign > later.begin + TOLERANCE]
+                since = later.begin + (TOLERANCE if later.begin >= run.begin + lease else 0.0)
+                late = [sign for sign in run.signs if sign > since]
                 late = [sign for sign in late if not _just_woken(evidence, run.pid, sign)]
-                if late:
+                if late and not _just_woken(evidence, later.pid, later.begin):
                     what = (
                         f"run {run.id} was at work {late[-1] - later.begin:.2f} s after {later.id} had begun"
                     )
@@ -183,18 +190,25 @@ def _attempts(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str
         checked[name] += 1
         runs = [run for run in evidence.by_label[label] if run.begin < evidence.mended]
         failures = [run for run in runs if run.how == "fail"]
-        unseen = [run for run in failures if evidence.disturbed(run, lease)]
+        unseen = [run for run in failures if evidence.struck(run)]
         if len(failures) > ATTEMPTS + len(unseen):
             yield name, label, f"it failed {len(failures)} times, and was to be run {ATTEMPTS} times", [label]
-        reason = letters.get(label)
+        for run in runs:
+            before = sum(1 for each in failures if each.end is not None and each.end <= run.begin)
+            if run.told > before:
+                what = f"run {run.id} was told of {run.told} failures, and there had been {before}"
+                yield name, label, what, [label]
+        reason, script = letters.get(label), evidence.orders[label]["script"]
         if reason == "crashes":
-            cut = [run for run in runs if run.how in ("cut", "cancelled") or evidence.disturbed(run, lease)]
+            cut = [run for run in runs if run.how in ("cut", "cancelled") or evidence.struck(run)]
             if len(cut) < MAX_CRASHES:
                 yield name, label, f"dead for its crashes, but only {len(cut)} runs were cut off", [label]
         elif reason == "exhausted":
             if len(failures) < ATTEMPTS:
                 what = f"dead after {len(failures)} failures, and was to have {ATTEMPTS}"
                 yield name, label, what, [label]
+            elif script.get("fail", 0) < ATTEMPTS and not unseen:
+                yield name, label, "dead, though it was to fail less often than it may", [label]
         elif reason is not None:
             yield name, label, f"dead for the reason {reason!r}, which nobody has given it", [label]
 
@@ -203,12 +217,29 @@ def _repeats(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str]
     """Work is done again only where its worker or server was struck before it was recorded."""
     name = "no work is repeated without a fault"
     for key, runs in evidence.by_key.items():
-        checked[name] += 1
         done = [run for run in runs if run.how == "ok" and run.begin < evidence.mended]
-        struck = [run for run in done if evidence.disturbed(run, lease)]
-        if len(done) > 1 + len(struck):
-            labels = list(dict.fromkeys(run.label for run in done))
-            yield name, key, f"done {len(done)} times, of which {len(struck)} were struck", labels
+        checked[name] += sum(1 for run in done if not evidence.struck(run))
+        for run, later in pairwise(done):
+            if not evidence.struck(run, later.begin):
+                what = f"run {later.id} did again what {run.id} had done, to which nothing had happened"
+                yield name, key, what, [run.label, later.label]
+
+
+def _survivors(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str]) -> Found:
+    """A supervised worker ends only when it is told to; any worker does then."""
+    outlives, ends = "a supervised worker outlives Redis", "SIGTERM ends a worker"
+    for pid, slot in evidence.slots.items():
+        died, signals = evidence.deaths.get(pid, inf), evidence.signals[pid]
+        if slot.startswith("supervised"):
+            checked[outlives] += 1
+            told = [at for at, name in signals if name in ("SIGKILL", "SIGTERM") and at <= died]
+            if died < inf and not told:
+                yield outlives, f"{slot} ({pid})", "it ended by itself", []
+        terms = [at for at, name in signals if name == "SIGTERM"]
+        if terms and not evidence.stops[pid]:
+            checked[ends] += 1
+            if died > terms[0] + ENDS_WITHIN:
+                yield ends, f"{slot} ({pid})", f"not within {ENDS_WITHIN:g} s", []
 
 
 def _replays(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str]) -> Found:
@@ -235,27 +266,42 @@ def _recoveries(
 ) -> Iterator[Violation]:
     """A killed worker's job is run again within a lease and an interval.
 
-    Where only other workers have died meanwhile, it has to be delivered again in that time: to whoever was
-    killed next, perhaps. With other faults at the same moment nothing is said about it.
+    Others may die meanwhile, unless they have taken the job up; where processes stand still, connections hang
+    or the server is away at that moment, nothing is said.
     """
     name = "recovery within lease and interval"
     times: list[float] = []
+    judged: list[float] = []
     for label, runs in evidence.by_label.items():
         for run, later in pairwise([run for run in runs if run.begin < evidence.mended]):
             death = evidence.deaths.get(run.pid, inf)
             if run.how != "cut" or death > later.begin:
                 continue
-            times.append(later.begin - death)
-            if evidence.others_between(death - lease, later.begin) > 0:
+            took = later.begin - death
+            times.append(took)
+            if evidence.held_up(label, death, later.begin):
                 continue
-            back = later.begin
-            if evidence.deaths_between(death, later.begin) > 0:
-                back = next(at for at in evidence.picks[label] if at > death)
             checked[name] += 1
-            if back - death > lease + INTERVAL:
-                what = f"it came back {back - death:.2f} s after its worker's death"
+            judged.append(took)
+            if took > lease + INTERVAL:
+                what = f"it was run again {took:.2f} s after its worker's death"
                 yield Violation(name, label, what, evidence.history(label))
     figures["recoveries from a worker's death"] = len(times)
     if times:
-        figures["recovery: median s"] = round(median(times), 2)
-        figures["recovery: max s, whatever else happened"] = round(max(times), 2)
+        figures["seconds of recovery: median"] = round(median(times), 2)
+        figures["seconds of recovery: longest, whatever else happened"] = round(max(times), 2)
+    if judged:
+        figures["seconds of recovery: longest of those judged"] = round(max(judged), 2)
+
+
+CHECKS = (
+    _conservation,
+    _one_end,
+    _overlaps,
+    _fences,
+    _attempts,
+    _repeats,
+    _survivors,
+    _replays,
+    _keys,
+)

@@ -17,6 +17,7 @@ from typing import Any
 from jobguard.stores.commands import Script
 
 ALWAYS_FAILING = ((1, "plain", {"fail": 99}), (1, "keyed", {"fail": 99}))
+JUMPING = ({"ahead": 0.0, "step": 3600.0, "every": 1.5},)
 NO_FAULTS = {"kills": 0, "terms": 0, "stops": 0, "outages": 0, "network": 0}
 FAILING_TWICE = ((1, "plain", {"fail": 2}), (1, "keyed", {"fail": 2}))
 
@@ -144,19 +145,41 @@ def _lease_that_never_ends() -> None:
     _replace(Held, "expire", lambda self: None)
 
 
-def _long_marks() -> None:
-    from jobguard.adapters.arq.protect import Protection
+def _leases_by_wall_clock() -> None:
+    """A holder judges its lease by a clock that somebody may set."""
+    import sys
+    import time
 
-    _replace(Protection, "_building_timeout", property(lambda self: 60.0))
+    from jobguard import leases
+
+    true, zero = leases.now, time.time() - time.monotonic()
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("jobguard.") and getattr(module, "now", None) is true:
+            _replace(module, "now", lambda: time.time() - zero)
+
+
+def _long_marks() -> None:
+    from jobguard.adapters.arq.transactions import Transactions
+
+    _replace(Transactions, "lease_ms", property(lambda self: 70_000))
 
 
 def _lost_run_ends_its_job() -> None:
     from jobguard.adapters.arq.delivery import ArqDelivery
+    from jobguard.adapters.arq.transactions import Transactions
 
     async def leave(self: ArqDelivery, error: Exception) -> None:
         raise error
 
+    async def end(self: Any, held: Any, commands: Any) -> None:
+        await self._ending(held)
+        async with self._pipelines._before(transaction=True) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            await pipe.execute()
+
     _replace(ArqDelivery, "leave", leave)
+    _replace(Transactions, "end", end)
 
 
 def _interruption_is_a_success() -> None:
@@ -273,6 +296,7 @@ MUTANTS = {
             _lease_that_never_ends,
             plan={"long": 0.5, "network": 60, "stops": 8},
         ),
+        Mutant("leases by the wall clock", _leases_by_wall_clock, plan={"clocks": JUMPING, "long": 0.3}),
         Mutant("marks that last as long as ARQ's", _long_marks),
         Mutant("a lost run ends its job", _lost_run_ends_its_job, plan={"long": 0.5, "stops": 8}),
         Mutant("interruption taken for success", _interruption_is_a_success, plan={"long": 0.3, "terms": 20}),

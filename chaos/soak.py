@@ -7,13 +7,13 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
-from chaos.arena import DURABLE, Arena, OneServer, at_rest, memory_that_stays, used_memory, what_is_left
+from chaos.arena import DURABLE, Arena, OneServer, at_rest, used_memory, what_is_left, what_stays
 from chaos.fleet import Fleet, Slot
 from chaos.journal import Entry, Journal, read
 from chaos.judge import judge
@@ -23,6 +23,9 @@ from chaos.report import Report, Scale, Violation
 from jobguard.cli.exits import Exit
 from jobguard.testing import EmbeddedValkey
 
+T = TypeVar("T")
+Fault = Callable[[Slot, Random], Awaitable[str | None]]
+"""Something that befalls whoever is in a slot: what it was, or None if it could not happen."""
 PATH = "chaos.tasks.WorkerSettings"
 DEATHS_ALONE = 0.4
 """Share of the time in which workers only die: there one sees how soon their jobs are run again."""
@@ -30,11 +33,13 @@ REQUEUED = (Exit.OK, Exit.PARTIAL, Exit.NOT_FOUND)
 """What a requeue ends with that has done its work, or some of it where others were quicker."""
 MEMORY_MARGIN = 2_000_000
 """Bytes that a server may hold more than at first: its own buffers, scripts and fragments."""
+DRAIN = 20.0
+"""Seconds in which workers that are told to end have ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A soak. The same plan makes the same orders and the same faults at the same times.
+    """A soak. The same plan makes the same orders, and the same faults at the same times for the same slots.
 
     Attributes:
         part: names it in the report.
@@ -108,41 +113,35 @@ async def soak(plan: Plan, arena: Arena, directory: Path) -> Report:
     journal = Journal(directory / "driver.journal")
     pool = await arena.connect()
     baseline = await used_memory(pool)
-    refused: list[Violation] = []
     async with Fleet(directory, journal) as fleet:
         slots = [
             await _slot(plan, number, arena, directory) for number in range(plan.stock + plan.supervised)
         ]
         for slot in slots:
             fleet.fill(slot)
-        inflicted = await _storm(plan, arena, fleet, journal)
+        inflicted, wrong = await _storm(plan, arena, fleet, slots, journal, directory)
         calm = await at_rest(pool, plan.patience)
-        late = await fleet.drain(plan.patience)
+        await fleet.drain(DRAIN)
         rest = await what_is_left(pool)
         if plan.replay and calm:
-            refused = await _replay(plan, arena, fleet, journal, directory, slots[0])
+            wrong += await _replay(plan, arena, fleet, journal, directory, slots[0])
     entries = read(directory)
     verdict = judge(entries, rest, plan.lease, admits_loss=plan.admits_loss)
-    checked = {**verdict.checked, "SIGTERM ends a worker": len(slots), "every worker took part": len(slots)}
-    violations = [*verdict.violations, *refused]
-    violations += [
+    checked = {**verdict.checked, "every worker took part": len(slots)}
+    wrong += [
         Violation("every worker took part", slot.name, "it never got ready", _log(directory, slot))
         for slot in slots
         if not _took_part(slot, entries)
     ]
     if not plan.admits_loss:  # a replica's buffers are its own affair
         checked["memory back to baseline"] = 1
-        staying = await memory_that_stays(pool)
-        if staying > baseline + MEMORY_MARGIN:
-            what = f"{staying - baseline:,} bytes more than at first"
-            violations.append(Violation("memory back to baseline", "the server", what))
-    violations += [
-        Violation("SIGTERM ends a worker", name, f"it went on for {plan.patience:g} s") for name in late
-    ]
-    figures = {**verdict.figures, **{f"faults: {kind}": number for kind, number in inflicted.items()}}
-    return Report(
-        plan.part, plan.seed, figures, checked, tuple(violations), round(time.monotonic() - began, 1)
-    )
+        left = await what_stays(pool)
+        if left.memory > baseline + MEMORY_MARGIN or left.keys:
+            what = f"{left.memory - baseline:,} bytes more than at first, and {left.keys}"
+            wrong.append(Violation("memory back to baseline", "the server", what))
+    figures = {**verdict.figures, **{f"faults: {kind}": number for kind, number in sorted(inflicted.items())}}
+    violations = (*verdict.violations, *wrong)
+    return Report(plan.part, plan.seed, figures, checked, violations, round(time.monotonic() - began, 1))
 
 
 async def _slot(plan: Plan, number: int, arena: Arena, directory: Path) -> Slot:
@@ -158,51 +157,41 @@ async def _slot(plan: Plan, number: int, arena: Arena, directory: Path) -> Slot:
     return Slot(name, command, (plan.settings,), config, clock, plan.mutant)
 
 
-async def _storm(plan: Plan, arena: Arena, fleet: Fleet, journal: Journal) -> Counter[str]:
-    """Enqueue all jobs while all faults happen; how many of each did."""
-    random, inflicted = Random(plan.seed), Counter[str]()
+async def _storm(
+    plan: Plan, arena: Arena, fleet: Fleet, slots: Sequence[Slot], journal: Journal, directory: Path
+) -> tuple[Counter[str], list[Violation]]:
+    """Enqueue all jobs while all faults happen; how many of each did, and what went wrong with that."""
+    inflicted: Counter[str] = Counter()
     one_outage_at_a_time = asyncio.Lock()
 
-    def somebody(chosen: Random) -> Slot | None:
-        running = fleet.running()
-        return chosen.choice(running) if running else None
+    async def signalled(number: signal.Signals, slot: Slot) -> str:
+        fleet.send(slot, number)
+        return number.name
 
-    async def signalled(number: signal.Signals, chosen: Random) -> bool:
-        slot = somebody(chosen)
-        if slot is not None:
-            fleet.send(slot, number)
-        return slot is not None
+    async def stopped(slot: Slot, random: Random) -> str:
+        await fleet.stop(slot, plan.lease * random.uniform(1.1, 1.6))
+        return "SIGSTOP longer than a lease"
 
-    async def stopped(chosen: Random) -> bool:
-        slot = somebody(chosen)
-        if slot is not None:
-            await fleet.stop(slot, plan.lease * chosen.uniform(1.1, 1.6))
-        return slot is not None
-
-    async def outage(chosen: Random) -> bool:
+    async def outage(slot: Slot, random: Random) -> str:
         async with one_outage_at_a_time:
-            await arena.outage(chosen)
-        return True
+            await arena.outage(random)
+        return "server kill -9"
 
-    async def network(chosen: Random) -> bool:
-        slot = somebody(chosen)
-        return slot is not None and await arena.network(chosen.choice([*NetFault]), slot.name, chosen)
+    async def network(slot: Slot, random: Random) -> str | None:
+        kind = random.choice([*NetFault])
+        return f"network, {kind}" if await arena.network(kind, slot.name, random) else None
 
-    def faults() -> list[tuple[str, int, Callable[[Random], Awaitable[bool]]]]:
-        return [
-            ("SIGKILL", plan.kills, lambda chosen: signalled(signal.SIGKILL, chosen)),
-            ("SIGTERM", plan.terms, lambda chosen: signalled(signal.SIGTERM, chosen)),
-            ("SIGSTOP longer than a lease", plan.stops, stopped),
-            ("server kill -9", plan.outages, outage),
-            ("network", plan.network, network),
-        ]
-
-    async def inflict(kind: str, fault: Callable[[Random], Awaitable[bool]], at: float, seed: int) -> None:
+    async def inflict(fault: Fault, at: float, victim: int, seed: int) -> None:
+        """Let a fault befall its victim, or the next one who is there; again until it could happen."""
         await asyncio.sleep(at)
-        chosen = Random(seed)
-        while not await fault(chosen):  # noqa: ASYNC110  nobody was there to be struck
+        while True:
+            there = fleet.running()
+            ranked = [slot for slot in (*slots[victim:], *slots[:victim]) if slot in there]
+            kind = await fault(ranked[0], Random(seed)) if ranked else None
+            if kind is not None:
+                inflicted[kind] += 1
+                return
             await asyncio.sleep(0.1)
-        inflicted[kind] += 1
 
     async def place() -> None:
         start = time.monotonic()
@@ -216,16 +205,35 @@ async def _storm(plan: Plan, arena: Arena, fleet: Fleet, journal: Journal) -> Co
         if asked:
             await asyncio.wait(asked)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(place())
-        for kind, number, fault in faults():
-            deaths = kind in ("SIGKILL", "SIGTERM")
-            for each in range(number):
-                first = deaths and each < DEATHS_ALONE * number
-                begin, end = (0.0, DEATHS_ALONE) if first else (DEATHS_ALONE, 1.0)
-                at, seed = plan.seconds * random.uniform(begin, end), random.getrandbits(32)
-                group.create_task(inflict(kind, fault, at, seed))
-    return inflicted
+    faults: list[tuple[Fault, int, bool]] = [
+        (lambda slot, random: signalled(signal.SIGKILL, slot), plan.kills, True),
+        (lambda slot, random: signalled(signal.SIGTERM, slot), plan.terms, True),
+        (stopped, plan.stops, False),
+        (outage, plan.outages, False),
+        (network, plan.network, False),
+    ]
+    try:
+        async with asyncio.timeout(plan.seconds + plan.patience), asyncio.TaskGroup() as group:
+            group.create_task(place())
+            for fault, times in drawn(plan, faults, len(slots)):
+                group.create_task(inflict(fault, *times))
+    except TimeoutError:
+        logs = [line for slot in slots for line in (f"{slot.name}:", *_log(directory, slot)[-10:])]
+        return inflicted, [Violation("the storm ends", "the harness", "faults are left over", tuple(logs))]
+    return inflicted, []
+
+
+def drawn(
+    plan: Plan, faults: Sequence[tuple[T, int, bool]], victims: int
+) -> Iterator[tuple[T, tuple[float, int, int]]]:
+    """When each fault is to happen, whom it is to befall, and a seed for the rest: all by the plan's."""
+    random = Random(plan.seed)
+    for fault, number, deaths in faults:
+        for each in range(number):
+            alone = deaths and each < DEATHS_ALONE * number
+            begin, end = (0.0, DEATHS_ALONE) if alone else (DEATHS_ALONE, 1.0)
+            at = plan.seconds * random.uniform(begin, end)
+            yield fault, (at, random.randrange(victims), random.getrandbits(32))
 
 
 async def _replay(
@@ -250,13 +258,16 @@ async def _replay(
     fleet.send(operators[0], signal.SIGKILL)
     codes = [await end for end in ends[1:]]
     codes.append(await (await fleet.run(operators[3])))
-    await at_rest(pool, plan.patience)
-    await fleet.drain(plan.patience)
-    return [
+    wrong = [
         Violation("a requeue succeeds", operator.name, f"exit code {code}", _log(directory, operator))
         for operator, code in zip(operators[1:], codes, strict=True)
         if code not in REQUEUED
     ]
+    if not await at_rest(pool, plan.patience):
+        logs = tuple(line for each in operators for line in (f"{each.name}:", *_log(directory, each)[-10:]))
+        wrong.append(Violation("a requeue succeeds", "the queue", "jobs are left in it", logs))
+    await fleet.drain(DRAIN)
+    return wrong
 
 
 def _took_part(slot: Slot, entries: Sequence[Entry]) -> bool:

@@ -24,6 +24,8 @@ from jobguard.errors import NoCurrentJob
 Context = dict[str, Any]
 
 CONFIG: dict[str, Any] = json.loads(os.environ["CHAOS_CONFIG"])
+BIRTH = int(os.environ["CHAOS_BIRTH"])
+"""What this process is called in journals: the system uses its own numbers again."""
 DIRECTORY = Path(CONFIG["directory"])
 JOURNAL = Journal(DIRECTORY / "bodies.journal")
 MENDED = DIRECTORY / "mended"
@@ -37,7 +39,7 @@ STEP = 0.08
 async def body(ctx: Context, label: str, key: str, script: dict[str, Any]) -> str:
     """Do as told: hold for some time, then fail so many times, snooze, discard or succeed."""
     run, seen = secrets.token_hex(6), _seen(ctx)
-    JOURNAL.write("begin", run=run, label=label, key=key, pid=os.getpid(), **seen)
+    JOURNAL.write("begin", run=run, label=label, key=key, pid=BIRTH, **seen)
     how = "broken"
     try:
         for _ in range(max(round(script.get("hold", 0) / STEP), 1)):
@@ -86,7 +88,7 @@ async def plain(ctx: Context, label: str, key: str, script: dict[str, Any]) -> s
 
 
 async def on_startup(ctx: Context) -> None:
-    JOURNAL.write("ready", pid=os.getpid())
+    JOURNAL.write("ready", pid=BIRTH)
 
 
 @protect(lease=CONFIG["lease"])

@@ -7,7 +7,7 @@ journal and told on standard output.
 
 from __future__ import annotations
 
-import ctypes
+import itertools
 import json
 import logging
 import os
@@ -15,7 +15,6 @@ import random
 import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +28,7 @@ import jobguard.cli
 import jobguard.primitives
 from chaos import mutants, wallclock
 from chaos.journal import Journal
-
-PR_SET_PDEATHSIG = 1
+from chaos.processes import end_with_parent
 
 
 def arq_command(arguments: list[str]) -> None:
@@ -55,7 +53,7 @@ def write_down_deliveries() -> None:
     take_up = arq.worker.Worker.run_job
 
     async def run_job(self: arq.worker.Worker, job_id: str, score: int) -> None:
-        journal.write("picked", label=job_id, pid=os.getpid())
+        journal.write("picked", label=job_id, pid=int(os.environ["CHAOS_BIRTH"]))
         await take_up(self, job_id, score)
 
     setattr(arq.worker.Worker, "run_job", run_job)  # noqa: B010
@@ -72,7 +70,7 @@ def become(order: dict[str, Any]) -> NoReturn:
     """Be another process from here on."""
     code = 1
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(signal.SIGKILL)
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -104,7 +102,8 @@ def become(order: dict[str, Any]) -> NoReturn:
 
 
 def main(directory: str) -> None:
-    journal, children = Journal(Path(directory) / f"processes-{os.getpid()}.journal"), set[int]()
+    journal, children = Journal(Path(directory) / "processes.journal"), dict[int, int]()
+    births = itertools.count(1)
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -121,22 +120,23 @@ def main(directory: str) -> None:
             for pid in [*children]:
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if ended:
-                    children.discard(pid)
-                    journal.write("died", pid=pid, code=os.waitstatus_to_exitcode(status))
-                    tell(died=pid, code=os.waitstatus_to_exitcode(status), at=time.monotonic())
+                    code, birth = os.waitstatus_to_exitcode(status), children.pop(pid)
+                    journal.write("died", pid=birth, code=code)
+                    tell(died=birth, code=code)
         if 0 in ready:
             data = os.read(0, 65536)
             if not data:
                 break
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                order = json.loads(line)
+                order, birth = json.loads(line), next(births)
+                journal.write("born", pid=birth, name=order["name"], command=order["command"])
                 pid = os.fork()
                 if pid == 0:
+                    os.environ["CHAOS_BIRTH"] = str(birth)
                     become(order)
-                children.add(pid)
-                journal.write("born", pid=pid, name=order["name"], command=order["command"])
-                tell(born=pid, name=order["name"])
+                children[pid] = birth
+                tell(born=birth, pid=pid, name=order["name"])
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 

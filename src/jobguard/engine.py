@@ -269,7 +269,8 @@ async def crashed_too_often(case: Case) -> Answer:
     """End a job that takes its worker down with it."""
     limit = crash_limit(case.plan)
     error = CrashLimitExceeded(
-        f"{case.task.name} ended together with its worker {case.history.crashes} times (max_crashes={limit})"
+        f"{case.history.crashes} runs of {case.task.name} ended with their worker, or lost their lease "
+        f"(max_crashes={limit})"
     )
     return await end(case, error, _spent(case, "crashes"))
 

@@ -107,7 +107,7 @@ class RetriesExhausted(JobGuardError):
 
 
 class CrashLimitExceeded(JobGuardError):
-    """The job ended together with its worker more often than `max_crashes` allows."""
+    """The job's runs ended with their worker, or lost their lease, as often as `max_crashes` allows."""
 
 
 class Undeliverable(JobGuardError):

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from jobguard.codec import Codec, clip, preview, redactor
-from jobguard.errors import NotEncodable, StoreError
+from jobguard.errors import CrashLimitExceeded, NotEncodable, StoreError, Undeliverable
 from jobguard.job import AttemptError, History, JobRef
 from jobguard.policies import DeadLettering
 from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, Edit, Entry, LetterState, ReplayRecord
@@ -116,7 +116,7 @@ def write_letter(
             clip(mask(f"{type_name(cause)}: {message_of(cause)}"), MESSAGE_LIMIT) for cause in _causes(error)
         ),
         reason=end.reason,
-        fingerprint=_fingerprint(error),
+        fingerprint=_fingerprint(error, end),
         attempts=tuple(
             AttemptError(attempt.attempt, attempt.at, attempt.type, mask(attempt.message))
             for attempt in history.errors
@@ -366,11 +366,16 @@ def _below(error: BaseException) -> BaseException | None:
     return None if error.__suppress_context__ else error.__context__
 
 
-def _fingerprint(error: BaseException) -> str:
-    """What groups letters of one cause: the error's type and where it was raised, not its text."""
+def _fingerprint(error: BaseException, end: End) -> str:
+    """What groups letters of one cause: the error's type and where it was raised, not its text.
+
+    Of what jobguard itself ends a job for, which has no place in the task's code: the reason and the task.
+    """
     code, frame = None, error.__traceback__
     while frame is not None:
         code, frame = frame.tb_frame.f_code, frame.tb_next
     where = "" if code is None else f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"
+    if isinstance(error, (CrashLimitExceeded, Undeliverable)):
+        where = f"{end.reason}:{end.task}"
     cause = f"{type_name(error)}@{where}".encode("utf-8", "surrogatepass")  # names of files may be any bytes
     return blake2b(cause, digest_size=8).hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis, RedisSettings
 
 from jobguard import JobGuard
 from jobguard.adapters.arq import create_pool
@@ -26,4 +26,13 @@ async def bench(valkey: EmbeddedValkey, tmp_path: Path) -> AsyncIterator[Bench]:
     for worker in bench.workers:
         worker.kill()
         sys.stdout.write(worker.output())
+    await pool.aclose()
+
+
+@pytest.fixture
+async def pool(valkey: EmbeddedValkey) -> AsyncIterator[ArqRedis]:
+    """An empty queue, for workers in the test's own process."""
+    pool = await create_pool(RedisSettings(unix_socket_path=valkey.socket_path))
+    await pool.flushall()
+    yield pool
     await pool.aclose()

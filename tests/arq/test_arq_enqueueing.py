@@ -11,10 +11,12 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job
 from arq.worker import create_worker, func
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import WatchError
 
 from arq import create_pool as arq_create_pool
 from jobguard.adapters.arq import create_pool, protect
+from jobguard.adapters.arq.enqueueing import insist
 
 pytestmark = pytest.mark.anyio
 
@@ -66,16 +68,29 @@ async def test_arq_takes_a_lost_connection_for_a_job_that_exists(settings: Redis
 
 
 @pytest.mark.parametrize("id", ["a", None])
-@pytest.mark.parametrize("times", [1, 3])
-async def test_a_job_that_was_not_written_is_written_again(
-    pool: ArqRedis, id: str | None, times: int
-) -> None:
-    """As often as it takes."""
-    losing_replies(pool, times, executed=False)
+async def test_a_job_that_is_nowhere_is_an_error(pool: ArqRedis, id: str | None) -> None:
+    """Its caller can enqueue it again."""
+    losing_replies(pool, 1, executed=False)
+    with pytest.raises(Disconnected, match="enqueued"):
+        await pool.enqueue_job("send", 1, _job_id=id, to="Ada")
     job = await pool.enqueue_job("send", 1, _job_id=id, to="Ada")
     assert isinstance(job, Job)
     [queued] = await pool.queued_jobs()
     assert (queued.job_id, queued.args, queued.kwargs) == (job.job_id, (1,), {"to": "Ada"})
+
+
+async def test_arguments_may_be_called_anything(pool: ArqRedis) -> None:
+    """Also as our own are."""
+    await pool.enqueue_job("send", pool=1, enqueue=2)
+    [queued] = await pool.queued_jobs()
+    assert queued.kwargs == {"pool": 1, "enqueue": 2}
+
+
+async def test_a_pool_insists_once(pool: ArqRedis) -> None:
+    """However many workers it is given to."""
+    before = pool.enqueue_job
+    insist(pool)
+    assert pool.enqueue_job == before
 
 
 async def test_a_job_whose_reply_was_lost_is_there_once(pool: ArqRedis) -> None:
@@ -100,8 +115,8 @@ async def test_jobs_enqueue_others_as_safely(settings: RedisSettings) -> None:
     seen: list[object] = []
 
     async def follow_up(ctx: dict[str, Any]) -> None:
-        losing_replies(ctx["redis"], 1, executed=False)
-        seen.append(await ctx["redis"].enqueue_job("later", _job_id="b"))
+        losing_replies(ctx["redis"], 1, executed=True)
+        seen.append(await ctx["redis"].enqueue_job("later"))
 
     async def later(ctx: dict[str, Any]) -> None:
         seen.append(ctx["job_id"])
@@ -123,4 +138,4 @@ async def test_jobs_enqueue_others_as_safely(settings: RedisSettings) -> None:
     await worker.async_run()
     await worker.close()
     assert isinstance(seen[0], Job)
-    assert seen[1:] == ["b"]
+    assert seen[1:] == [seen[0].job_id]

@@ -73,6 +73,19 @@ async def test_two_undecodable_payloads_under_one_id_leave_two_letters(bench: Be
     assert all("first" not in letter.error_message + letter.traceback for letter in letters)
 
 
+async def test_what_cannot_be_run_for_different_reasons_is_of_different_kinds(bench: Bench) -> None:
+    """Each is a group of its own, and tells of itself when it comes first."""
+    for id in ("one", "two"):
+        await bench.pool.set(f"arq:job:{id}", b"\x80garbage")
+        await bench.pool.zadd("arq:queue", {id: 1})
+    await bench.enqueue("renamed")
+    await bench.enqueue("elsewhere")
+    await bench.pool.zadd("arq:queue", {"gone": 1})
+    await bench.drain()
+    kinds = [letter.fingerprint for letter in await bench.letters()]
+    assert (len(kinds), len(set(kinds))) == (5, 4)
+
+
 async def test_two_expired_jobs_of_one_id_leave_two_letters(bench: Bench) -> None:
     """Each is a job of its own."""
     for _ in range(2):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from arq.connections import RedisSettings
@@ -327,6 +328,30 @@ async def test_a_failing_start_up_ends_the_worker(bench: Bench) -> None:
     assert await worker.ended() == 1
     assert "cannot start" in worker.output()
     assert len(bench.journal.entries("shutdown")) == 1
+
+
+@pytest.mark.parametrize(("hook", "code"), [("STARTUP", 75), ("SHUTDOWN", 1)])
+async def test_a_hook_that_swallows_its_cancellation_does_not_keep_the_process(
+    bench: Bench, hook: str, code: int
+) -> None:
+    """Nothing in the event loop can end it, so a thread ends the process."""
+    bench.environ[f"TEST_{hook}_HANGS"] = "1"
+    bench.program = "tests.arq.workers.impatient"
+    worker = start(bench)
+    await bench.ready(worker)
+    assert await worker.stop() == code
+
+
+async def test_a_job_that_cannot_be_read_is_named_and_no_data_of_others(bench: Bench) -> None:
+    """The worker goes on. What redis-py repeats of commands is not logged."""
+    await bench.enqueue("keyed", "secret", ["ok"], _job_id="poisoned")
+    await cast(Any, bench.pool).hset("arq:retry:poisoned", "a", "b")
+    worker = start(bench)
+    await said(worker, "job b'poisoned' cannot be run")
+    job = await bench.enqueue("keyed", "b", ["ok"])
+    assert await bench.result(job) == "b by run 1"
+    assert "INCR" not in worker.output()
+    assert await worker.stop() == 0
 
 
 async def test_the_file_shows_that_the_worker_lives(

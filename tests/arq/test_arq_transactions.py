@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -173,8 +174,108 @@ async def test_a_pool_is_left_as_it_was(pool: ArqRedis) -> None:
         "burst": True,
         "handle_signals": False,
     }
-    worker = create_worker(protect(settings))
-    await worker.async_run()
-    assert pool.pipeline != before
-    await worker.on_shutdown({"redis": pool})  # type: ignore[misc]
+    workers = [create_worker(protect(settings)) for _ in range(2)]
+    for worker in workers:
+        await worker.async_run()
+    for worker in workers:
+        assert pool.pipeline != before
+        await worker.on_shutdown(worker.ctx)  # type: ignore[misc]
     assert pool.pipeline == before
+
+
+async def test_pipelines_of_tasks_are_as_without_protection(pool: ArqRedis, settings: RedisSettings) -> None:
+    """Whatever their keys are called: a job's id, or a key that is not there."""
+    replies: list[object] = []
+
+    async def task(ctx: Context) -> None:
+        async with ctx["redis"].pipeline(transaction=True) as pipe:
+            pipe.hget("none", "field")
+            pipe.get(ctx["job_id"])
+            pipe.get("arq:job:" + ctx["job_id"])
+            pipe.psetex("k", time_ms=5_000, value="v")
+            pipe.pexpire("k", 9_000, nx=True)
+            pipe.delete("k", "none")
+            replies.extend(await pipe.execute())
+
+    await pool.enqueue_job("task", _job_id="order:7")
+    await run(worker(settings, task))
+    assert replies[:2] == [None, None]
+    assert isinstance(replies[2], bytes)
+    assert replies[3:] == [True, False, 1]
+
+
+async def test_an_end_that_was_held_up_on_its_way_changes_nothing(
+    pool: ArqRedis, settings: RedisSettings
+) -> None:
+    """It was sent in time and arrives when the job is another worker's: the server compares."""
+    runs: list[int] = []
+
+    async def task(ctx: Context) -> int:
+        runs.append(ctx["job_try"])
+        if len(runs) == 1:
+            await pool.set("arq:in-progress:a", b"another's", px=1_000)
+        return len(runs)
+
+    job = await pool.enqueue_job("task", _job_id="a")
+    assert job is not None
+    await run(worker(settings, task))
+    assert await job.result(timeout=5) == 2
+    assert runs == [1, 2]
+
+
+async def test_a_hook_may_take_longer_than_a_lease(pool: ArqRedis, settings: RedisSettings) -> None:
+    """The mark is renewed until the end of the run is sent."""
+    runs: list[int] = []
+
+    async def task(ctx: Context) -> None:
+        runs.append(ctx["job_try"])
+
+    async def slow(ctx: Context) -> None:
+        await asyncio.sleep(LEASE * 1.3)
+
+    await pool.enqueue_job("task")
+    await run(worker(settings, task, on_job_end=slow))
+    assert runs == [1]
+
+
+async def test_workers_of_one_class_share_a_process(pool: ArqRedis, settings: RedisSettings) -> None:
+    """The end of one does not shorten the other's timeouts."""
+    go = asyncio.Event()
+
+    async def task(ctx: Context) -> str:
+        await go.wait()
+        return "done"
+
+    protected = protect(
+        {
+            "functions": [func(task, name="task")],
+            "redis_settings": settings,
+            "burst": True,
+            "poll_delay": 0.05,
+            "handle_signals": False,
+        },
+        lease=LEASE,
+    )
+    idle, busy = create_worker(protected), create_worker(protected)
+    await run(idle)
+    job = await pool.enqueue_job("task")
+    assert job is not None
+    running = asyncio.ensure_future(run(busy))
+    await asyncio.sleep(LEASE * 1.3)
+    go.set()
+    await running
+    assert await job.result(timeout=5) == "done"
+
+
+async def test_a_mark_lasts_a_lease_whatever_the_timeouts_are(
+    pool: ArqRedis, settings: RedisSettings
+) -> None:
+    """ARQ would set it for the longest timeout and ten seconds."""
+    left: list[int] = []
+
+    async def task(ctx: Context) -> None:
+        left.append(await ctx["redis"].pttl(f"arq:in-progress:{ctx['job_id']}"))
+
+    await pool.enqueue_job("task")
+    await run(worker(settings, task, job_timeout=300))
+    assert 0 < left[0] <= LEASE * 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,8 +13,8 @@ from chaos.campaign import ROOT, PartFailed, run_part
 from chaos.mutants import MUTANTS
 from chaos.orders import KINDS, orders
 from chaos.proof import BARE, examine
-from chaos.report import Report, Violation
-from chaos.soak import PLANS
+from chaos.report import Report, Scale, Violation
+from chaos.soak import PLANS, drawn
 from chaos.wallclock import skew
 
 REPORT = Report(
@@ -38,12 +39,22 @@ def test_a_report_shows_what_is_known_of_a_violation() -> None:
     assert [line.strip() for line in lines[-3:]] == ["VIOLATION of 'i' by job: w", "a", "b"]
 
 
-@pytest.mark.parametrize("scale", PLANS)
-def test_a_seed_repeats_the_orders(scale: str) -> None:
+def test_a_seed_repeats_the_orders() -> None:
     """The same jobs, in the same order, with the same scripts."""
     first, second = (list(orders(Random(9), 200, KINDS, 0.1, 3.0)) for _ in range(2))
     assert first == second
     assert len({order.label for order in first}) == 200
+
+
+@pytest.mark.parametrize("scale", PLANS)
+def test_a_seed_repeats_the_faults(scale: Scale) -> None:
+    """The same ones, at the same times, for the same workers; another seed draws others."""
+
+    def faults(seed: int) -> list[object]:
+        return list(drawn(replace(PLANS[scale], seed=seed), [("kill", 9, True), ("cut", 9, False)], 7))
+
+    assert faults(9) == faults(9)
+    assert faults(9) != faults(10)
 
 
 @pytest.mark.anyio

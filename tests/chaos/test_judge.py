@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chaos.judge import INTERVAL, Rest, Verdict, judge
+from chaos.judge import ENDS_WITHIN, INTERVAL, Rest, Verdict, judge
 from chaos.orders import ATTEMPTS, MAX_CRASHES
 
 LEASE = 3.0
@@ -41,12 +41,14 @@ class Story:
         pid: int = 1,
         key: str = "",
         signs: tuple[float, ...] = (),
+        told: int = 0,
     ) -> None:
-        """A run of a body; `end=None`: it wrote nothing more."""
+        """A run of a body; `end=None`: it wrote nothing more. `told`: failures that it was told of."""
         self._runs += 1
         run = f"run-{self._runs}"
         fence = self._runs if fence is None else fence
-        self.tell(begin, "begin", run=run, label=label, key=key or f"key-{label}", pid=pid, fence=fence)
+        place = {"key": key or f"key-{label}", "pid": pid, "fence": fence, "failures": told}
+        self.tell(begin, "begin", run=run, label=label, **place)
         for sign in signs:
             self.tell(sign, "step", run=run)
         if end is not None:
@@ -78,7 +80,7 @@ def test_finds_nothing_where_nothing_is_wrong(story: Story) -> None:
     story.ends("well")
     story.order("again", fail=1)
     story.run("again", 1, 2, "fail")
-    story.run("again", 3, 4)
+    story.run("again", 3, 4, told=1)
     story.ends("again")
     story.order("unwanted", discard=True)
     story.run("unwanted", 1, 2, "discard")
@@ -95,7 +97,7 @@ def test_finds_nothing_where_nothing_is_wrong(story: Story) -> None:
     verdict = story.judged()
     assert verdict.violations == ()
     assert verdict.checked["conservation"] == 5
-    assert verdict.figures["recovery: max s, whatever else happened"] == LEASE
+    assert verdict.figures["seconds of recovery: longest of those judged"] == LEASE
 
 
 def test_a_job_of_which_nothing_is_known_is_lost(story: Story) -> None:
@@ -170,7 +172,7 @@ def test_a_body_at_work_after_the_next_has_begun_is_an_overlap(story: Story, fen
     story.order("both", task="plain" if fence is None else "keyed")
     story.run("both", 1, 4, pid=1, signs=(2, 3))
     story.run("both", 2.5, 5, pid=2)
-    story.tell(2, "net", slot="w", began=0.5)
+    story.tell(2, "net", slot="w", kind="half-open", began=0.5)
     story.tell(0, "born", pid=1, name="w")
     story.tell(0, "born", pid=2, name="w")
     story.ends("both")
@@ -215,6 +217,24 @@ def test_more_failures_than_attempts_are_too_many(story: Story) -> None:
     assert story.broken() == set()
 
 
+def test_a_failure_that_has_not_been_is_not_counted(story: Story) -> None:
+    """A body that is told of more failures than were written before it was robbed of an attempt."""
+    story.order("told", fail=1)
+    story.run("told", 1, 2, "cancelled")
+    story.run("told", 3, 4, told=1)
+    story.ends("told")
+    assert story.broken() == {"attempts mean failures"}
+
+
+def test_a_job_that_was_to_fail_once_is_not_dead(story: Story) -> None:
+    """Whatever its letter says."""
+    story.order("dead", fail=1)
+    for number in range(ATTEMPTS):
+        story.run("dead", 1 + number, 1.5 + number, "fail")
+    story.ends("dead", well=False, letter="exhausted")
+    assert story.broken() == {"attempts mean failures"}
+
+
 def test_nothing_but_a_failure_uses_up_an_attempt(story: Story) -> None:
     """A job that is dead before it has failed so often was robbed of an attempt."""
     story.order("robbed", fail=99)
@@ -243,6 +263,39 @@ def test_work_that_is_repeated_without_a_fault_is_a_fault(story: Story) -> None:
     assert story.broken() == {"no work is repeated without a fault"}
     story.tell(2.1, "died", pid=1)
     assert story.broken() == set()
+
+
+@pytest.mark.parametrize("kind", ["latency", "cut", "reply lost"])
+def test_work_may_not_be_repeated_for_a_connection_that_is_lost(story: Story, kind: str) -> None:
+    """Only for one that hangs: then the outcome cannot be written while the lease holds."""
+    story.order("twice")
+    story.tell(0, "born", pid=1, name="w")
+    story.tell(1.8, "net", slot="w", kind=kind, began=1.5)
+    story.run("twice", 1, 2)
+    story.run("twice", 6, 7)
+    story.ends("twice")
+    assert story.broken() == {"no work is repeated without a fault"}
+    story.tell(1.9, "net", slot="w", kind="half-open", began=1.5)
+    assert story.broken() == set()
+
+
+def test_a_supervised_worker_that_ends_by_itself_is_reported(story: Story) -> None:
+    """A stock one may."""
+    story.tell(1, "born", pid=1, name="supervised-4")
+    story.tell(1, "born", pid=2, name="stock-0")
+    story.tell(2, "died", pid=1)
+    story.tell(2, "died", pid=2)
+    assert story.broken() == {"a supervised worker outlives Redis"}
+    story.tell(1.5, "signal", pid=1, name="SIGKILL")
+    assert story.broken() == set()
+
+
+def test_a_worker_that_does_not_end_when_it_is_told_to_is_reported(story: Story) -> None:
+    """Within the time that it has for that."""
+    story.tell(1, "born", pid=2, name="stock-0")
+    story.tell(2, "signal", pid=2, name="SIGTERM")
+    story.tell(3 + ENDS_WITHIN, "died", pid=2)
+    assert story.broken() == {"SIGTERM ends a worker"}
 
 
 @pytest.mark.parametrize("runs", [0, 2])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import traceback
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -278,7 +280,17 @@ async def close_sentinels(pool: Redis) -> None:
 
 async def command(*words: str) -> int:
     """The exit code of the command, which runs an event loop of its own."""
-    return await asyncio.get_running_loop().run_in_executor(None, run, words)
+
+    def run_and_end() -> int:
+        # A TLS connection takes a few ticks to close, for which the loop of a command that has failed does
+        # not stay; the end of its process would do that.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            code = run(words)
+            gc.collect()
+        return code
+
+    return await asyncio.get_running_loop().run_in_executor(None, run_and_end)
 
 
 class Tls(NamedTuple):

@@ -82,7 +82,7 @@ class Batcher:
 
     def __init__(self, client: Client) -> None:
         self.clustered: bool = isinstance(client, RedisCluster)
-        self._secrets: frozenset[str] = _secrets_of(client)
+        self._secrets: frozenset[str] = secrets_of(client)
         self._lines: _Lines
         if isinstance(client, RedisCluster):
             self._lines = ClusterLines(client, self._answer, self._unanswered)
@@ -284,7 +284,7 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and str(error).partition(" ")[0] in _PASSING
 
 
-def _secrets_of(client: Client) -> frozenset[str]:
+def secrets_of(client: Client) -> frozenset[str]:
     """What no error may show."""
     holder: Any = client if isinstance(client, RedisCluster) else client.connection_pool
     settings = holder.connection_kwargs

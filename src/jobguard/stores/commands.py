@@ -20,17 +20,18 @@ class Script(NamedTuple):
     sha: bytes
 
 
-def load_script(name: str) -> Script:
-    """A script out of its file, with what it includes."""
-    text = _read(name).encode()
+def load_script(name: str, package: str = "jobguard.stores") -> Script:
+    """A script out of its file below a package's folder `lua`, with what it includes."""
+    text = _read(name, package).encode()
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-def _read(name: str) -> str:
-    text = files("jobguard.stores").joinpath("lua", f"{name}.lua").read_text("utf-8")
+def _read(name: str, package: str) -> str:
+    text = files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
     lines = text.splitlines(keepends=True)
     return "".join(
-        _read(line.removeprefix(INCLUDE).strip()) if line.startswith(INCLUDE) else line for line in lines
+        _read(line.removeprefix(INCLUDE).strip(), package) if line.startswith(INCLUDE) else line
+        for line in lines
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from arq import cron
@@ -20,10 +22,16 @@ async def start_up(ctx: Context) -> None:
     note("startup")
     if "TEST_STARTUP_FAILS" in os.environ:
         raise RuntimeError("cannot start")
+    while "TEST_STARTUP_HANGS" in os.environ:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
 
 
 async def note_shutdown(ctx: Context) -> None:
     note("shutdown")
+    while "TEST_SHUTDOWN_HANGS" in os.environ:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
 
 
 @retrying(attempts=3, backoff=constant(0.1))

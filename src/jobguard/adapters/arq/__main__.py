@@ -6,7 +6,6 @@ import asyncio
 import logging.config
 import os
 import sys
-import threading
 import traceback
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from redis.exceptions import RedisError
 from jobguard import __version__
 from jobguard.adapters.arq.liveness import AliveFile
 from jobguard.adapters.arq.protect import is_protected
-from jobguard.adapters.arq.supervising import Exit, Supervisor
+from jobguard.adapters.arq.supervising import Exit, LastCall, Supervisor
 from jobguard.adapters.arq.surviving import SurvivingWorker
 from jobguard.errors import ConfigurationError, InvalidType
 
@@ -68,8 +67,8 @@ def cli(
     """Run the ARQ worker of WORKER_SETTINGS, a path such as app.WorkerSettings, and outlive outages of Redis.
 
     On SIGTERM or SIGINT the worker takes no more jobs and lets those that run end; a second signal
-    interrupts them at once. Exit codes: 0 drained or burst done, 1 failed, 2 usage, 75 jobs would
-    not end, 77 Redis refuses the worker, 78 unusable settings.
+    interrupts them at once. Exit codes: 0 drained or burst done, 1 failed, 2 usage, 75 jobs or
+    hooks would not end, 77 Redis refuses the worker, 78 unusable settings.
     """
     sys.path.append(os.getcwd())
     try:
@@ -92,8 +91,9 @@ def cli(
         except Exception as error:
             return _unusable(worker_settings, error, verbose)
         wait = kwargs.get("job_completion_wait") or GRACE
-        code = await Supervisor(worker, float(wait if grace is None else grace), file).run()
-        _end_soon(code)
+        last_call = LastCall()
+        code = await Supervisor(worker, float(wait if grace is None else grace), file, last_call).run()
+        last_call.give(LAST_CALL, code)
         return code
 
     sys.exit(asyncio.run(run()))
@@ -130,13 +130,6 @@ def _checked(settings: Any) -> int:
     except (RedisError, OSError) as error:
         print(f"Health check failed: {error}", file=sys.stderr)  # noqa: T201
         return Exit.FAILED
-
-
-def _end_soon(code: Exit) -> None:
-    """End the process even if a thread or a task does not let it."""
-    watch = threading.Timer(LAST_CALL, os._exit, (int(code),))
-    watch.daemon = True
-    watch.start()
 
 
 if __name__ == "__main__":

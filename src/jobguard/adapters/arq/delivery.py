@@ -13,6 +13,7 @@ from arq.worker import Retry, RetryJob
 from redis.exceptions import RedisError
 
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
+from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.adapters.base import Replay, Terms
 from jobguard.errors import JobGuardError, RetryLater, Signal, StoreError
 from jobguard.job import JobRef
@@ -26,6 +27,9 @@ logger: logging.Logger = logging.getLogger("jobguard.arq")
 
 ARQ_LIFE_MS = 86_400_000
 """ARQ's own default: milliseconds after the planned start for which a payload is kept."""
+_UNCOUNT = load("uncount")
+CLOCKS_MS = 3_600_000
+"""By how much the server's clock and an enqueuer's may differ, for a default life to be known as one."""
 NO_EXPIRY, GONE = -1, -2
 """What Redis says in place of milliseconds left."""
 PAYLOAD_MARGIN = 3600.0
@@ -37,13 +41,18 @@ LATE_FACTOR = 1.25
 def is_given(ends_ms: float, enqueued_ms: int) -> bool:
     """Whether the end of a payload's life is by an `_expires` that somebody gave, and not by ARQ's default.
 
-    The two cannot be told apart for certain: what is shorter than ARQ's default was given.
+    The two cannot be told apart for certain: what is shorter than ARQ's default by an hour was given.
 
     Args:
         ends_ms: when it will run out.
         enqueued_ms: when its job was enqueued. Both in Unix milliseconds.
     """
-    return ends_ms < enqueued_ms + ARQ_LIFE_MS - 1000
+    return ends_ms < enqueued_ms + ARQ_LIFE_MS - CLOCKS_MS
+
+
+async def uncount(pool: ArqRedis, job_id: str) -> None:
+    """Take a delivery out of ARQ's count of them. Raises what redis-py does."""
+    await run_script(pool, _UNCOUNT, (retry_key_prefix + job_id,), ())
 
 
 class ArqDelivery:
@@ -171,7 +180,7 @@ class ArqDelivery:
             )
 
     async def uncount(self) -> None:
-        await self._quietly(self._pool.decr(retry_key_prefix + self.ref.id), "uncounting a delivery")
+        await self._quietly(uncount(self._pool, self.ref.id), "uncounting a delivery")
 
     async def _quietly(self, command: Awaitable[Any], what: str) -> Any:
         """A command whose failure must not become the job's: ARQ would end it for that."""

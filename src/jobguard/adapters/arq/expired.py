@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 from redis.asyncio import Redis
 
-from jobguard.adapters.arq.scripts import load_script, run_script
+from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.adapters.base import Replay, replay_of
 from jobguard.leases import new_token
 
 MARK = b'{"jobguard":"expired",'
 """What it begins with."""
 
-_STAND_IN = load_script("stand_in")
+_STAND_IN = load("stand_in")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -28,7 +28,7 @@ async def create_pool(
     of them. So `expires_extra_ms` bounds for how long a queue may be without any such worker.
 
     Its `enqueue_job` returns None only if a job with the id is there. ARQ's does so too where it lost its
-    connection, and the job may then be nowhere.
+    connection, and the job may then be nowhere; here that is redis-py's `ConnectionError`.
 
     Dead letters' jobs that run again have payloads of jobguard's own form, which `queued_jobs()` of
     another pool cannot read.
@@ -38,7 +38,7 @@ async def create_pool(
         job_serializer, job_deserializer: as for ARQ; give the worker the same.
         default_queue_name: as for ARQ.
         expires_extra_ms: milliseconds after a job's planned start for which its payload is kept, if no
-            worker extends that. Default 30 days. Less than a day is taken for an `_expires`, and kept.
+            worker extends that. Default 30 days. Less than 23 hours is taken for an `_expires`, and kept.
     """
     pool = await arq_create_pool(
         settings,

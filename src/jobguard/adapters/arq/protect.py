@@ -10,6 +10,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -46,8 +47,8 @@ S = TypeVar("S", bound=type[Any] | dict[str, Any])
 
 WITHOUT_LIMIT = 2**31 - 1
 """For ARQ's `max_tries`: our own counters decide, and they do not count deploys."""
-MARK_EXTRA = 10.0
-"""Seconds that ARQ adds to the longest timeout when it marks a job as in progress."""
+WORKER = "jobguard:worker"
+"""Where in a worker's `ctx`, and so in those of its jobs, its `RunningWorker` is."""
 SETTLE_MARGIN = 10.0
 """Seconds beyond limit and lease that ARQ's own timeout leaves for settling."""
 SWEEP = 600.0
@@ -55,6 +56,8 @@ SWEEP = 600.0
 ARQ_MAX_TRIES = 5
 ARQ_JOB_TIMEOUT = 300.0
 
+_running: ContextVar[RunningWorker | None] = ContextVar("jobguard_arq_worker", default=None)
+"""Whose tasks these are; set as a worker starts up, in the task that starts all others of it."""
 _SETTINGS = tuple(inspect.signature(Worker).parameters)
 _ORIGINALS = "__jobguard_settings__"
 
@@ -222,8 +225,6 @@ class Protection:
         self._lease = lease
         self._sweep = sweep
         self._defaults = defaults
-        self._workers: dict[ArqRedis, RunningWorker] = {}
-        self._timeouts: list[tuple[Function | CronJob, float | None]] = []
         self._entries: dict[str, Entry] = {}
         given: Duration | None = settings.get("job_timeout", ARQ_JOB_TIMEOUT)
         timeout = to_seconds(given)
@@ -265,13 +266,13 @@ class Protection:
     def _protect_function(self, function: Function) -> Function:
         call, entry = self._entry(function, cron=False)
         protected = replace(function, coroutine=cast(Any, call), max_tries=self._max_tries(entry, function))
-        self._set_timeout(protected, entry, function.timeout_s)
+        protected.timeout_s = self._timeout(entry, function.timeout_s)
         return protected
 
     def _protect_cron(self, job: CronJob) -> CronJob:
         call, entry = self._entry(job, cron=True)
         protected = replace(job, coroutine=cast(Any, call), max_tries=self._max_tries(entry, job))
-        self._set_timeout(protected, entry, job.timeout_s)
+        protected.timeout_s = self._timeout(entry, job.timeout_s)
         return protected
 
     def _entry(
@@ -290,7 +291,7 @@ class Protection:
 
         @functools.wraps(call)
         async def run(ctx: Context, /, *args: Any, **kwargs: Any) -> object:
-            return await self._workers[ctx["redis"]].run(entry, ctx, args, kwargs)
+            return await _worker_of(ctx).run(entry, ctx, args, kwargs)
 
         return run, entry
 
@@ -328,23 +329,14 @@ class Protection:
     def _max_tries(self, entry: Entry, function: Function | CronJob) -> int | None:
         return WITHOUT_LIMIT if entry.task is not None else function.max_tries
 
-    def _set_timeout(self, function: Function | CronJob, entry: Entry, given: float | None) -> None:
-        """A timeout that makes ARQ's mark last one lease while the worker is built; later the real one."""
-        real = given
-        if entry.task is not None and entry.terms.limit is not None:
-            real = entry.terms.limit + self._lease + SETTLE_MARGIN
-        self._timeouts.append((function, real))
-        function.timeout_s = self._building_timeout
-
-    @property
-    def _building_timeout(self) -> float:
-        # ARQ takes 0 for "none given".
-        return self._lease - MARK_EXTRA or 1e-3
+    def _timeout(self, entry: Entry, given: float | None) -> float | None:
+        """ARQ's own timeout of a function: ours comes first, and settling fits in between."""
+        if entry.task is None or entry.terms.limit is None:
+            return given
+        return entry.terms.limit + self._lease + SETTLE_MARGIN
 
     async def _on_startup(self, ctx: Context) -> None:
         pool: ArqRedis = ctx["redis"]
-        for function, real in self._timeouts:
-            function.timeout_s = real
         # The worker made its pool with our serialisers, which are for payloads that it runs.
         if pool.job_deserializer is self._read:
             pool.job_deserializer = self._settings.get("job_deserializer")
@@ -355,7 +347,8 @@ class Protection:
         guard = self._make_guard(RedisStore(pool) if self._store is None else self._store)
         decode = self._settings.get("job_deserializer")
         worker = RunningWorker(pool, guard, queue, self._entries, decode, self._sweep)
-        self._workers[pool] = worker
+        ctx[WORKER] = worker
+        _running.set(worker)
         worker.start()
         theirs = self._settings.get("on_startup")
         if theirs is not None:
@@ -367,26 +360,26 @@ class Protection:
             if theirs is not None:
                 await theirs(ctx)
         finally:
-            worker = self._workers.pop(ctx["redis"], None)
+            worker = ctx.pop(WORKER, None)
             if worker is not None:
                 await worker.aclose()
-            for function, _ in self._timeouts:
-                function.timeout_s = self._building_timeout
 
     async def _on_job_start(self, ctx: Context) -> None:
-        await self._workers[ctx["redis"]].before_job(ctx, self._theirs_before)
+        await _worker_of(ctx).before_job(ctx, self._theirs_before)
 
     async def _after_job_end(self, ctx: Context) -> None:
-        worker = self._workers.get(ctx["redis"])
-        if worker is not None:
-            await worker.after_job(ctx)
+        await _worker_of(ctx).after_job(ctx)
         if self._theirs_after is not None:
             await self._theirs_after(ctx)
 
     def _aborted_unseen(self, job: AbortedUnseen) -> None:
-        workers = list(self._workers.values())
-        for worker in [each for each in workers if each.queue == job.queue] or workers[:1]:
+        worker = _running.get()
+        if worker is not None:
             worker.aborted_unseen(job)
+
+
+def _worker_of(ctx: Context) -> RunningWorker:
+    return cast(RunningWorker, ctx[WORKER])
 
 
 def _task_below(call: object) -> Task | None:

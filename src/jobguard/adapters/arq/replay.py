@@ -19,7 +19,7 @@ from arq.constants import in_progress_key_prefix, job_key_prefix, result_key_pre
 from redis.asyncio import Redis
 
 from jobguard.adapters.arq.expired import is_expired
-from jobguard.adapters.arq.scripts import load_script, run_script
+from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.codec import Codec
 from jobguard.errors import LetterRefused, StoreError, StoreUnavailable
@@ -31,7 +31,7 @@ PAYLOAD_LIFE_MS = 30 * 86_400_000
 MARK = b'{"jobguard":"replay",'
 """What such a payload begins with. No pickle does, and no JSON of ARQ's, whose first key is another."""
 
-_ENQUEUE = load_script("enqueue")
+_ENQUEUE = load("enqueue")
 
 
 class ArqQueue:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from jobguard.stores.commands import Script
+from jobguard.stores.commands import Script, load_script
 
 
-def load_script(name: str) -> Script:
-    """A script out of its file."""
-    text = files("jobguard.adapters.arq").joinpath("lua", f"{name}.lua").read_bytes()
-    return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
+def load(name: str) -> Script:
+    """A script of this package."""
+    return load_script(name, "jobguard.adapters.arq")
 
 
 async def run_script(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import threading
 from enum import IntEnum
 from typing import Any
 
@@ -17,6 +19,8 @@ logger: logging.Logger = logging.getLogger("jobguard.arq")
 
 PICKED_UP = 2.0
 """Seconds for jobs that are about to start when the drain begins."""
+WINDING_UP = 30.0
+"""Seconds for all that is left once jobs have had their time; what is bounded by itself takes less."""
 
 
 class Exit(IntEnum):
@@ -27,11 +31,27 @@ class Exit(IntEnum):
     FAILED = 1
     """A hook, a job's `BaseException` or an error of unknown cause ended the worker."""
     STUCK = 75
-    """Jobs would not end; they are run again when their leases are over."""
+    """Jobs or hooks would not end; jobs are run again when their leases are over."""
     REFUSED = 77
     """Redis refused the login, or a command that a worker needs."""
     SETTINGS = 78
     """The worker's settings cannot be used."""
+
+
+class LastCall:
+    """Ends the process if it does not end by itself: a thread may not let it, or a task that swallows its
+    cancellation. It does not need the event loop for that."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def give(self, seconds: float, code: Exit) -> None:
+        """Let the process end within `seconds`, with `code` if it has to be ended; the last call counts."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, os._exit, (int(code),))
+        self._timer.daemon = True
+        self._timer.start()
 
 
 class Supervisor:
@@ -41,12 +61,16 @@ class Supervisor:
         worker: not started yet.
         grace: seconds that running jobs get to end after the first signal.
         alive: the file for signs of life, or None.
+        last_call: given before the worker is wound up.
     """
 
-    def __init__(self, worker: SurvivingWorker, grace: float, alive: AliveFile | None) -> None:
+    def __init__(
+        self, worker: SurvivingWorker, grace: float, alive: AliveFile | None, last_call: LastCall
+    ) -> None:
         self._worker = worker
         self._grace = grace
         self._alive = alive
+        self._last_call = last_call
         loop = asyncio.get_running_loop()
         self._asked: asyncio.Future[None] = loop.create_future()
         self._hurried: asyncio.Future[None] = loop.create_future()
@@ -101,10 +125,11 @@ class Supervisor:
 
     async def _wind_up(self, serving: asyncio.Task[None]) -> Exit:
         worker = self._worker
+        self._last_call.give(WINDING_UP, Exit.STUCK)
         await end(serving)
         await worker.halt()
         error = worker.failure if serving.cancelled() else serving.exception() or worker.failure
-        code = Exit.OK if error is None else _told(error)
+        code = Exit.OK if error is None else self._told(error)
         await worker.interrupt()
         if not await worker.shut_down() and code is Exit.OK:
             code = Exit.FAILED
@@ -113,6 +138,18 @@ class Supervisor:
             return Exit.STUCK if code is Exit.OK else code
         logger.info("ended with code %d: %r", code, worker)
         return code
+
+    def _told(self, error: BaseException) -> Exit:
+        """Say why the worker ends, and with what."""
+        said = self._worker.shown(error)
+        if is_refusal(error):
+            logger.error("Redis refuses this worker: %s", said)
+            return Exit.REFUSED
+        if isinstance(error, ConfigurationError):
+            logger.error("the worker's settings cannot be used: %s", error)
+            return Exit.SETTINGS
+        logger.critical("the worker has failed: %s", said, exc_info=self._worker.traced(error))
+        return Exit.FAILED
 
     async def _pulse(self) -> None:
         """Give signs of life, also while Redis is away: what that needs is no restart."""
@@ -124,15 +161,3 @@ class Supervisor:
 
 async def _first(*each: asyncio.Future[Any], within: float | None = None) -> None:
     await asyncio.wait(set(each), timeout=within, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _told(error: BaseException) -> Exit:
-    """Say why the worker ends, and with what."""
-    if is_refusal(error):
-        logger.error("Redis refuses this worker: %s", error)
-        return Exit.REFUSED
-    if isinstance(error, ConfigurationError):
-        logger.error("the worker's settings cannot be used: %s", error)
-        return Exit.SETTINGS
-    logger.critical("the worker has failed: %r", error, exc_info=error)
-    return Exit.FAILED

@@ -10,48 +10,45 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from arq.connections import create_pool, log_redis_info
-from arq.constants import in_progress_key_prefix, job_key_prefix
+from arq.constants import in_progress_key_prefix
 from arq.cron import CronJob
 from arq.utils import poll
-from arq.worker import Worker
+from arq.worker import Function, Worker
 from redis.exceptions import ReadOnlyError
 
-from jobguard.adapters.arq.incoming import Incoming, incoming
-from jobguard.adapters.arq.outages import end, is_outage, is_refusal, within
-from jobguard.backoff import exponential
+from jobguard.adapters.arq.containing import Exited, contained
+from jobguard.adapters.arq.crons import last_due
+from jobguard.adapters.arq.cutoffs import CutOffs
+from jobguard.adapters.arq.incoming import incoming
+from jobguard.adapters.arq.lateness import PAUSES, Ends
+from jobguard.adapters.arq.outages import end, is_outage, is_refusal, shown, traced, within
+from jobguard.adapters.arq.protect import WORKER
+from jobguard.adapters.arq.runs import Run, marked_until, running
+from jobguard.adapters.arq.setaside import SetAside, is_poison
 from jobguard.errors import InvalidValue
+from jobguard.leases import now
+from jobguard.stores.batching import secrets_of
 
 logger: logging.Logger = logging.getLogger("jobguard.arq")
 
-PAUSES = exponential(0.1, cap=5, jitter="equal")
-"""Seconds between tries to reach a server that is away."""
 GRACE_OF_SILENCE = 1.0
 """Seconds that an answer is still waited for once it is late: it may be us who did not look."""
 TIDYING_BOUND = 1.0
 """Seconds for closing connections, and for what is to be deleted at the end."""
 INTERRUPTION_BOUND = 5.0
 """Seconds for interrupted jobs to be written down."""
-LAST_WRITE_BOUND = 1.0
-"""Seconds of those for the last step of each."""
 SHUTDOWN_BOUND, SHUTDOWN_BOUND_AWAY = 10.0, 3.0
 """Seconds for `on_shutdown`, and without Redis, for which what is still to be written would wait."""
 PROBE: str = in_progress_key_prefix + "jobguard:probe"
 """A key that is written to learn whether the server takes writes; it lasts a millisecond."""
 
 T = TypeVar("T")
-
-_score: ContextVar[int] = ContextVar("jobguard_arq_score")
-"""Where in its queue the job was picked up."""
-
-
-class Exited(BaseException):
-    """The user's code raised `SystemExit` or `KeyboardInterrupt`, on which asyncio drops everything."""
+F = TypeVar("F", bound="Function | CronJob")
 
 
 class SurvivingWorker(Worker):
@@ -68,8 +65,12 @@ class SurvivingWorker(Worker):
     def __init__(self, *, patience: float, **settings: Any) -> None:
         settings["handle_signals"] = False
         super().__init__(**settings)
-        for function in self.functions.values():
-            function.coroutine = _contained(function.coroutine)
+        # Copies, since the settings are not this worker's alone.
+        self.cron_jobs: list[CronJob] = [_contained(job) for job in self.cron_jobs]
+        self.functions: dict[str, Function | CronJob] = {
+            name: _contained(function) for name, function in self.functions.items()
+        }
+        self.functions.update((job.name, job) for job in self.cron_jobs)
         self.begun: bool = False
         self._patience = patience
         self._away = False
@@ -77,7 +78,10 @@ class SurvivingWorker(Worker):
         self._moved = 0.0
         self._slots = 0
         self._runs: set[asyncio.Task[Any]] = set()
-        self._ending: asyncio.Future[None] = self.loop.create_future()
+        self._outages = 0
+        self._ends = Ends(lambda: self.pool, self.queue_name, patience)
+        self._cut_offs = CutOffs(self.queue_name)
+        self._set_aside = SetAside(self.queue_name)
 
     @property
     def running(self) -> set[asyncio.Task[Any]]:
@@ -109,12 +113,13 @@ class SurvivingWorker(Worker):
         except Exception as error:
             if is_refusal(error):
                 raise
-            raise InvalidValue(f"no connection can be made with redis_settings: {error}") from error
+            said = self.shown(error)
+            raise InvalidValue(f"no connection can be made with redis_settings: {said}") from error
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
         self.ctx["redis"] = self.pool
         self.begun = True
         if self.on_startup is not None:
-            await _contained(self.on_startup)(self.ctx)
+            await contained(self.on_startup)(self.ctx)
         async for _ in poll(float(self.poll_delay_s)):
             if await self._until_answered(self._look):
                 return
@@ -135,6 +140,9 @@ class SurvivingWorker(Worker):
         """Look at the queue once; whether a burst has nothing left to start."""
         if self._away or not self.allow_pick_jobs or self.job_counter >= self.max_jobs:
             await self._probe()  # ARQ might ask nothing, and would take the server to be there
+        if self._cut_offs:
+            await self._probe()
+            await self._cut_offs.uncount(self.pool, self._outages)
         await self._poll_iteration()
         if not self.burst:
             return False
@@ -155,7 +163,7 @@ class SurvivingWorker(Worker):
                     raise
                 await self._went_away(error)
             else:
-                self._came_back()
+                await self._came_back()
                 return answer
             await asyncio.sleep(PAUSES(failure))
         raise AssertionError("the count has no end")
@@ -177,39 +185,45 @@ class SurvivingWorker(Worker):
     async def _went_away(self, error: Exception) -> None:
         if not self._away:
             self._away = True
+            self._outages += 1
             logger.warning(
-                "Redis is away (%s: %s); jobs that run go on, and new ones wait for it",
-                type(error).__name__,
-                error,
+                "Redis is away (%s); jobs that run go on, and new ones wait for it", self.shown(error)
             )
         if isinstance(error, (TimeoutError, ReadOnlyError)) and self._pool is not None:
             # A connection that is dead without knowing it, or that has stayed with the master of yesterday.
             await self._quietly(self.pool.connection_pool.disconnect(inuse_connections=True))
 
-    def _came_back(self) -> None:
+    async def _came_back(self) -> None:
         if self._away:
             self._away = False
             logger.warning("Redis is back")
             self._last_health_check = 0
-            self._catch_up_on_cron_jobs()
+            await self._catch_up_on_cron_jobs()
 
-    def _catch_up_on_cron_jobs(self) -> None:
+    async def _catch_up_on_cron_jobs(self) -> None:
         """Let each cron job whose times have passed meanwhile run once, not once for each of them."""
-        now = datetime.now(tz=self.timezone)
+        time = datetime.now(tz=self.timezone)
         for job in self.cron_jobs:
-            while (missed := job.next_run) is not None:
-                if _advance(job) > now:
-                    job.next_run = missed
-                    break
+            if (missed := last_due(job, time)) is not None:
+                job.next_run = missed
+            await asyncio.sleep(0)
 
     async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
-        before = [job.next_run for job in self.cron_jobs]
+        """As ARQ does, one by one: only the one that fails is enqueued again, by the same time."""
+        each = self.cron_jobs
         try:
-            await super().run_cron(n, delay, num_windows)
-        except Exception:
-            for job, planned in zip(self.cron_jobs, before, strict=True):
-                job.next_run = planned
-            raise
+            for job in each:
+                self._moved = self.loop.time()
+                if job.next_run is None and job.run_at_startup:
+                    job.next_run = n  # the id is made of it
+                planned, self.cron_jobs = job.next_run, [job]
+                try:
+                    await super().run_cron(n, delay, num_windows)
+                except BaseException:
+                    job.next_run = planned
+                    raise
+        finally:
+            self.cron_jobs = each
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """As ARQ does, one by one: many at a distance take their time, and one that fails keeps no slot."""
@@ -218,8 +232,13 @@ class SurvivingWorker(Worker):
             if not self.allow_pick_jobs or self.job_counter >= self.max_jobs:
                 return
             self._moved = self.loop.time()
-            name = job_id.decode()
+            try:
+                name = job_id.decode()
+            except UnicodeDecodeError as error:
+                await self._set_aside.put_off(self.pool, job_id, str(error.reason))
+                continue
             before = self.tasks.get(name)
+            marked_until.set(now() + self._lease)
             try:
                 await super().start_jobs([job_id])
                 if self.tasks.get(name) is not before:
@@ -242,13 +261,21 @@ class SurvivingWorker(Worker):
         task = asyncio.current_task()
         assert task is not None
         self._runs.add(task)
-        _score.set(score)
+        run = Run(job_id, score, self._outages, marked_until.get())
+        running.set(run)
         try:
             await super().run_job(job_id, score)
         except Exception as error:
-            if not is_outage(error):
+            if is_outage(error):
+                logger.warning(
+                    "job %r will be delivered again, Redis was away: %s", job_id, self.shown(error)
+                )
+                if run.was_for_nothing(incoming.get()):
+                    self._cut_offs.add(run)
+            elif is_poison(error) and not run.begun(incoming.get()):
+                await self._quietly(self._set_aside.put_off(self.pool, job_id.encode(), self.shown(error)))
+            else:
                 raise
-            logger.warning("job %r will be delivered again, Redis was away: %s", job_id, error)
         finally:
             self._runs.discard(task)
 
@@ -263,6 +290,7 @@ class SurvivingWorker(Worker):
         keep_in_progress: float | None,
     ) -> None:
         """As ARQ does, and again while the job's mark certainly holds."""
+        running.get().ending = finish
         write = functools.partial(
             super().finish_job,
             job_id,
@@ -273,56 +301,34 @@ class SurvivingWorker(Worker):
             incr_score,
             keep_in_progress,
         )
-        try:
-            await self._answered(write())
-        except Exception as error:
-            job = incoming.get()
-            if not is_outage(error) or job is None or not (finish or incr_score):
-                raise  # one that is only given back is free as soon as its mark has run out
-            if not await self._finish_late(job_id, job, finish, write):
-                raise
+        await self._ends.write(write, done=finish, lasting=finish or bool(incr_score))
 
-    async def _answered(self, write: Coroutine[Any, Any, None]) -> None:
-        """See a job's end written, while there is patience; it is short once the worker ends."""
-        task = self.loop.create_task(write)
-        try:
-            await asyncio.wait(
-                {task, self._ending}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
-            )
-            if self._ending.done():
-                await asyncio.wait({task}, timeout=LAST_WRITE_BOUND)
-            if not task.done():
-                raise TimeoutError("no answer")
-            task.result()
-        finally:
-            await end(task)
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """As `finish_job`, for a job whose function was not called."""
+        running.get().ending = True
+        write = functools.partial(super().finish_failed_job, job_id, result_data)
+        await self._ends.write(write, done=True, lasting=True)
 
-    async def _finish_late(
-        self, job_id: str, job: Incoming, finish: bool, write: Callable[[], Coroutine[Any, Any, None]]
-    ) -> bool:
-        """Finish a job once Redis is back; False = its mark ran out before, or the worker ends."""
-        for failure in itertools.count(1):
-            pause, until = PAUSES(failure), 0.0 if job.mark is None else job.mark.until
-            if self.loop.time() + pause >= until:
-                return False
-            await asyncio.wait({self._ending}, timeout=pause)
-            if self._ending.done():
-                return False
-            try:
-                async with asyncio.timeout_at(until):
-                    if await self._unfinished(job_id, job, finish):
-                        await write()
-                return True
-            except Exception as error:
-                if not is_outage(error):
-                    raise
-        raise AssertionError("the count has no end")
+    @property
+    def _lease(self) -> float:
+        """Seconds that a mark holds from when it is set."""
+        worker = self.ctx.get(WORKER)
+        return self.in_progress_timeout_s if worker is None else float(worker.guard.runtime.lease)
 
-    async def _unfinished(self, job_id: str, job: Incoming, finish: bool) -> bool:
-        """Whether an end that nobody confirmed was not written: what has its id now may be another job."""
-        if finish:
-            return bool(await self.pool.get(job_key_prefix + job_id) == job.raw)
-        return bool(await self.pool.zscore(self.queue_name, job_id) == _score.get())
+    def shown(self, error: BaseException) -> str:
+        """What may be logged of an error."""
+        return shown(error, self._secrets)
+
+    def traced(self, error: BaseException) -> BaseException:
+        """An error whose traceback may be logged."""
+        return traced(error, self._secrets)
+
+    @property
+    def _secrets(self) -> frozenset[str]:
+        if self._pool is not None:
+            return secrets_of(self._pool)
+        password = None if self.redis_settings is None else self.redis_settings.password
+        return frozenset() if password is None else frozenset({password})
 
     async def rest(self, bound: float) -> None:
         """Pick no more jobs, and wait until none is about to start."""
@@ -337,7 +343,7 @@ class SurvivingWorker(Worker):
 
     async def interrupt(self) -> None:
         """Cancel what runs, and wait for it within bounds: a second time would only hide what is left."""
-        self._ending.set_result(None)
+        self._ends.hurry()
         if running := self.running:
             logger.warning("%d jobs are interrupted, to be run again", len(running))
             for task in running:
@@ -353,14 +359,14 @@ class SurvivingWorker(Worker):
         if self.begun and self.on_shutdown is not None:
             bound = SHUTDOWN_BOUND_AWAY if self._away else SHUTDOWN_BOUND
             try:
-                await within(bound, _contained(self.on_shutdown)(self.ctx))
+                await within(bound, contained(self.on_shutdown)(self.ctx))
             except (Exception, Exited) as error:
                 done = self._away and is_outage(error)
                 logger.log(
                     logging.WARNING if done else logging.ERROR,
-                    "on_shutdown failed: %r",
-                    error,
-                    exc_info=not done,
+                    "on_shutdown failed: %s",
+                    self.shown(error),
+                    exc_info=None if done else self.traced(error),
                 )
         await self._quietly(self.pool.aclose(close_connection_pool=True))
         self._pool = None
@@ -371,24 +377,9 @@ class SurvivingWorker(Worker):
         try:
             await within(TIDYING_BOUND, work)
         except Exception as error:
-            logger.debug("while Redis is away: %r", error)
+            logger.debug("while Redis is away: %s", self.shown(error))
 
 
-def _advance(job: CronJob) -> datetime:
-    """Let a cron job's next time be the one after it."""
-    assert job.next_run is not None
-    job.calculate_next(job.next_run)
-    return job.next_run
-
-
-def _contained(call: Any) -> Any:
-    """A body or hook whose `SystemExit` ends the worker in order."""
-
-    @functools.wraps(call)
-    async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> object:
-        try:
-            return await call(ctx, *args, **kwargs)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise Exited(f"{getattr(call, '__qualname__', call)} raised {error!r}") from error
-
-    return run
+def _contained(function: F) -> F:
+    """A function of the worker whose `SystemExit` ends it in order."""
+    return replace(function, coroutine=contained(function.coroutine))

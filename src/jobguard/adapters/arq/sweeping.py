@@ -18,7 +18,7 @@ from arq.jobs import Deserializer
 from jobguard.adapters.arq.delivery import NO_EXPIRY, is_given
 from jobguard.adapters.arq.incoming import enqueued_ms
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
-from jobguard.adapters.arq.scripts import load_script, run_script
+from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.events import StoreFailed
 from jobguard.leases import new_token
 from jobguard.runtime import Runtime
@@ -43,9 +43,9 @@ READ, READ_BYTES = 100, 2**20
 MARKED = 100
 """Entries whose payload has gone that one script call deals with."""
 
-_LOOK = load_script("look")
-_EXTEND = load_script("extend")
-_MARK_EXPIRED = load_script("mark_expired")
+_LOOK = load("look")
+_EXTEND = load("extend")
+_MARK_EXPIRED = load("mark_expired")
 _JOB = job_key_prefix.encode()
 _KEYS = tuple(
     prefix.encode()

@@ -1,20 +1,24 @@
 """ARQ's transactions on a job, looked at on their way: where it marks the job, reads it, and ends its run.
 
-ARQ tells nobody when it marks a job, so as to keep other workers off it. Of a job whose payload has run out
-it says that it expired, and forgets it. And it deletes a job's mark, payload and queue entry at the end of
-every run, also of one whose mark has run out, so that the job may be another worker's by now. It has no hook
-for any of these, but makes all of them in pipelines of the worker's pool.
+ARQ marks a job for its longest timeout, so as to keep other workers off it, and tells nobody. Of a job whose
+payload has run out it says that it expired, and forgets it. And it deletes a job's mark, payload and queue
+entry at the end of every run, also of one whose mark has run out, so that the job may be another worker's by
+now. It has no hook for any of these, but makes all of them in pipelines of the worker's pool.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from arq.constants import in_progress_key_prefix, job_key_prefix
+from redis.asyncio.client import Pipeline
 
+from jobguard.adapters.arq.expired import is_expired
+from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.leases import Held, new_token, now
 
 if TYPE_CHECKING:
@@ -22,104 +26,164 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("jobguard.arq")
 
-_mark: ContextVar[Held | None] = ContextVar("jobguard_arq_mark", default=None)
-"""The mark that was set last. ARQ starts a job's own task right after that, which so inherits it."""
+_END = load("end_run")
+_RENEW = load("renew_marks")
+
+
+@dataclass(slots=True, eq=False)
+class Marked:
+    """A job that ARQ has marked and is about to run.
+
+    Attributes:
+        job_id: its id.
+        held: the mark.
+        read: its payload was asked for.
+    """
+
+    job_id: str
+    held: Held
+    read: bool = False
+
+
+_marked: ContextVar[Marked | None] = ContextVar("jobguard_arq_marked", default=None)
+"""What was marked last. ARQ starts a job's own task right after that, which so inherits it."""
+_worker: ContextVar[Transactions | None] = ContextVar("jobguard_arq_transactions", default=None)
+"""Whose transactions these are, where several workers share a pool."""
 
 
 class Transactions:
     """The transactions of one worker.
 
-    One that ends a run is not sent once the run's mark is over: whatever it says of the job is not this run's
-    to say any more.
+    A mark lasts a lease and bears a token. The end of a run is one operation on the server, which does
+    nothing unless the mark still bears that token: else what it says of the job is not this run's to say.
 
     Args:
         pool: the worker's. Its pipelines are looked at from now on, until `release`.
         lease: seconds for which a mark holds.
+        ending: called before the end of a run is sent; no renewal of its mark may be on its way after that.
         gone: what to read in place of a payload that has run out, by the job's id; None = the job has ended.
     """
 
-    def __init__(self, pool: ArqRedis, lease: float, gone: Callable[[str], Awaitable[bytes | None]]) -> None:
+    def __init__(
+        self,
+        pool: ArqRedis,
+        lease: float,
+        ending: Callable[[Held], Awaitable[None]],
+        gone: Callable[[str], Awaitable[bytes | None]],
+    ) -> None:
         self._pool = pool
         self._lease = lease
+        self._ending = ending
         self._gone = gone
-        self._pipeline: Callable[..., Any] = pool.pipeline
-        pool.pipeline = self._observed  # type: ignore[method-assign]
+        observed: Any = pool.pipeline
+        self._pipelines = observed if isinstance(observed, _Pipelines) else _Pipelines(pool)
+        self._pipelines.workers.append(self)
+        _worker.set(self)
 
     def release(self) -> None:
         """Look at the pool no more."""
-        self._pool.pipeline = self._pipeline  # type: ignore[method-assign]
+        self._pipelines.workers.remove(self)
+        if not self._pipelines.workers:
+            self._pipelines.restore()
 
     def mark(self, job_id: str) -> Held:
         """The mark of the job that this task runs. It counts from before the server heard of it."""
-        name = in_progress_key_prefix + job_id
-        return self._own(name) or self._new(name)
+        marked = _marked.get()
+        return marked.held if marked is not None and marked.job_id == job_id else self.new_mark(job_id).held
 
-    def _new(self, name: str) -> Held:
-        return Held(name, new_token(), now() + self._lease)
+    def new_mark(self, job_id: str) -> Marked:
+        return Marked(job_id, Held(in_progress_key_prefix + job_id, new_token(), now() + self._lease))
 
-    def _own(self, *names: Any) -> Held | None:
-        held = _mark.get()
-        return held if held is not None and held.name in names else None
+    @property
+    def lease_ms(self) -> int:
+        return max(int(self._lease * 1000), 1)
 
-    def _observed(self, *args: Any, **kwargs: Any) -> Any:
-        """A pipeline of the pool."""
-        pipe = self._pipeline(*args, **kwargs)
-        psetex, get, delete, pexpire, execute = (
-            pipe.psetex,
-            pipe.get,
-            pipe.delete,
-            pipe.pexpire,
-            pipe.execute,
-        )
-        ending: list[Held] = []
-        read: list[str] = []
+    async def renew(self, marks: Sequence[Held]) -> list[bool]:
+        """Prolong marks, and restore those that have gone; per mark, whether it is still this worker's."""
+        keys, tokens = [mark.name for mark in marks], [mark.token for mark in marks]
+        replies: list[int] = await run_script(self._pool, _RENEW, keys, (self.lease_ms, *tokens))
+        return [reply == 1 for reply in replies]
 
-        def mark(name: Any, *rest: Any) -> Any:
-            if str(name).startswith(in_progress_key_prefix):
-                _mark.set(self._new(name))
-            return psetex(name, *rest)
+    async def end(self, held: Held, commands: Sequence[Sequence[Any]]) -> None:
+        """Send what ends a run, if its mark still holds."""
+        await self._ending(held)
+        parts = [part for command in commands for part in (len(command), *command)]
+        sent = not held.lost and held.until > now()
+        if not sent or not await run_script(self._pool, _END, (held.name,), (held.token, *parts)):
+            logger.warning("the end of a run changes nothing, since %r ended before it", held.name)
 
-        def read_payload(name: Any) -> Any:
-            job_id = str(name).removeprefix(job_key_prefix)
-            if self._own(in_progress_key_prefix + job_id) is not None:
-                read.append(job_id)
-            return get(name)
-
-        def end(*names: Any) -> Any:
-            if (held := self._own(*names)) is not None:
-                ending.append(held)
-            return delete(*names)
-
-        def end_of_cron_job(name: Any, *rest: Any) -> Any:  # whose mark is to last for a while
-            if (held := self._own(name)) is not None:
-                ending.append(held)
-            return pexpire(name, *rest)
-
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            if any(held.lost or held.until <= now() for held in ending):
-                logger.warning("the end of a run is not sent, since %r ended before it", ending[0].name)
-                await pipe.reset()
-                return []
-            replies = await execute(*args, **kwargs)
-            if len(read) == 1 and replies[0] is None:
-                return await self._expired(read[0], replies)
-            return replies
-
-        pipe.psetex, pipe.get, pipe.delete, pipe.pexpire, pipe.execute = (
-            mark,
-            read_payload,
-            end,
-            end_of_cron_job,
-            run,
-        )
-        return pipe
-
-    async def _expired(self, job_id: str, replies: list[Any]) -> list[Any]:
+    async def expired(self, marked: Marked, replies: list[Any]) -> list[Any]:
         """What ARQ is told of a job whose payload has run out: another payload, delivered first now."""
-        payload = await self._gone(job_id)
-        if payload is not None:
-            return [payload, 1, *replies[2:]]
-        held = _mark.get()
-        if held is not None:
-            held.lose()  # so that ARQ's end of the job is not sent
+        payload = await self._gone(marked.job_id)
+        if payload is None:
+            marked.held.lose()  # so that ARQ's end of the job is not sent
+            return replies
+        return [payload, 1 if is_expired(payload) else replies[1], *replies[2:]]
+
+
+class _Pipelines:
+    """What makes a pool's pipelines, in place of its own method."""
+
+    def __init__(self, pool: ArqRedis) -> None:
+        self.workers: list[Transactions] = []
+        self._pool = pool
+        self._before = pool.pipeline
+        pool.pipeline = self  # type: ignore[method-assign]
+
+    def restore(self) -> None:
+        self._pool.pipeline = self._before  # type: ignore[method-assign]
+
+    def __call__(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:
+        current = _worker.get()
+        worker = current if current is not None and current in self.workers else self.workers[-1]
+        return _Pipeline(worker, self._pool, transaction, shard_hint)
+
+
+class _Pipeline(Pipeline):
+    """A pipeline of a worker's pool. What it does not know for ARQ's it passes on as it is."""
+
+    def __init__(
+        self, worker: Transactions, pool: ArqRedis, transaction: bool, shard_hint: str | None
+    ) -> None:
+        super().__init__(cast(Any, pool.connection_pool), pool.response_callbacks, transaction, shard_hint)
+        self._worker = worker
+        self._reads: Marked | None = None
+        self._ends: Held | None = None
+
+    def psetex(self, name: Any, time_ms: Any, value: Any) -> Any:
+        if isinstance(name, str) and name.startswith(in_progress_key_prefix):
+            marked = self._worker.new_mark(name.removeprefix(in_progress_key_prefix))
+            _marked.set(marked)
+            return super().psetex(name, self._worker.lease_ms, marked.held.token)
+        return super().psetex(name, time_ms, value)
+
+    def get(self, name: Any) -> Any:
+        marked = _marked.get()
+        if marked is not None and not marked.read and name == job_key_prefix + marked.job_id:
+            marked.read = True
+            self._reads = None if self.command_stack else marked
+        return super().get(name)
+
+    def delete(self, *names: Any) -> Any:
+        self._note_end(*names)
+        return super().delete(*names)
+
+    def pexpire(self, name: Any, *args: Any, **kwargs: Any) -> Any:
+        self._note_end(name)  # ARQ has the mark of a cron job last for a while
+        return super().pexpire(name, *args, **kwargs)
+
+    def _note_end(self, *names: Any) -> None:
+        marked = _marked.get()
+        if marked is not None and marked.held.name in names:
+            self._ends = marked.held
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        if self._ends is not None:
+            commands = [command[0] for command in self.command_stack]
+            await cast(Any, self).reset()  # redis-py says no type
+            await self._worker.end(self._ends, commands)
+            return []
+        replies: list[Any] = await super().execute(raise_on_error)
+        if self._reads is not None and replies[0] is None:
+            return await self._worker.expired(self._reads, replies)
         return replies

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from arq.constants import in_progress_key_prefix
@@ -29,7 +29,7 @@ from jobguard.events import LeaseLost as LeaseLostEvent
 from jobguard.events import StoreFailed
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import JobRef
-from jobguard.leases import Heartbeat, Held, now
+from jobguard.leases import Heartbeat, Held
 from jobguard.letters import type_name
 from jobguard.policies import DeadLettering
 from jobguard.replays import replaying
@@ -75,10 +75,10 @@ class RunningWorker:
         runtime = guard.runtime
         self._lease = runtime.lease
         self._endings = Endings(guard, entries)
-        self._transactions = Transactions(pool, runtime.lease, self._stand_in)
+        self._transactions = Transactions(pool, runtime.lease, self._at_end, self._stand_in)
         self._beats = Heartbeat(
             runtime.lease,
-            self._renew_marks,
+            self._transactions.renew,
             self._renewal_failed,
             runtime.background,
             runtime.heartbeat.lag,
@@ -103,6 +103,10 @@ class RunningWorker:
         """
         job, held = incoming.get(), self._transactions.mark(ctx["job_id"])
         self._beats.add(held)
+        # ARQ's task of the job may end without another hook: Redis cuts it off.
+        cast("asyncio.Task[None]", asyncio.current_task()).add_done_callback(
+            functools.partial(self._ended, ctx["job_id"], held)
+        )
         try:
             while (earlier := self._unfinished.get(ctx["job_id"])) is not None:
                 if job is not None:
@@ -161,8 +165,20 @@ class RunningWorker:
             if ticket is not None:
                 arriving.reset(ticket)
             delivering.reset(guard)
-            # A renewal that arrives after ARQ has deleted the mark would lock the id for a lease.
-            await self._beats.settled(held)
+
+    async def _at_end(self, held: Held) -> None:
+        # Only now, since a hook of the user's may take its time after the run; and no later, since a renewal
+        # that arrives after ARQ has deleted the mark would lock the id for a lease.
+        await self._beats.settled(held)
+
+    def _ended(self, job_id: str, held: Held, task: asyncio.Task[None]) -> None:
+        """ARQ's task of a job is over."""
+        self._beats.discard(held)
+        delivery = self._unfinished.get(job_id)
+        if delivery is not None and delivery.token == held.token:
+            del self._unfinished[job_id]
+            if delivery.finished is not None:
+                delivery.finished.set()
 
     async def _call(
         self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -198,12 +214,8 @@ class RunningWorker:
 
     async def after_job(self, ctx: Context) -> None:
         """What is left to do once ARQ has finished with a job; never raises."""
-        delivery = self._unfinished.pop(ctx["job_id"], None)
-        if delivery is None:
-            return
-        if delivery.finished is not None:
-            delivery.finished.set()
-        if not delivery.again:
+        delivery = self._unfinished.get(ctx["job_id"])
+        if delivery is None or not delivery.again:
             return
         try:
             score = await self.pool.zscore(self.queue, delivery.ref.id)
@@ -229,23 +241,9 @@ class RunningWorker:
         if self._sweeper is not None:
             await self._sweeper.aclose()
         self._beats.rest()
-        self._transactions.release()
         self.guard.runtime.heartbeat.rest()
         await self.guard.runtime.background.aclose()
-
-    async def _renew_marks(self, held: Sequence[Held]) -> Sequence[bool]:
-        """Prolong the marks of all running jobs, restoring those that a lost run has deleted.
-
-        A mark whose time is over may be another worker's by now: its run is lost.
-        """
-        milliseconds = int(self._lease * 1000)
-        time = now()
-        holds = [mark.until > time for mark in held]
-        async with self.pool.pipeline(transaction=False) as pipe:
-            for mark in itertools.compress(held, holds):
-                pipe.set(mark.name, b"1", px=milliseconds)
-            await pipe.execute()
-        return holds
+        self._transactions.release()
 
     def _renewal_failed(self, error: Exception) -> None:
         self.guard.runtime.emit(StoreFailed(task="", operation="renew marks", error=repr(error)))

@@ -31,9 +31,12 @@ local AGAIN = 30000 -- ms within which a claim may be sent again
 local before = read(raw)
 local owner, token, fingerprint = identify(ARGV[3])
 local own, state = before.owner == owner, before.state
--- Where a claim that was sent again finds whom it had taken over from: its own record does not say.
-local taken_from = '{' .. key .. '}:before:' .. token
 local left = math.max(before.ends - now, 0)
+
+-- Where a claim that was sent again finds whom it had taken over from: its own record does not say.
+local function taken_from(fence)
+  return string.format('{%s}:before:%.0f', key, fence)
+end
 
 local function answer(verdict, wait)
   return { verdict, wait, math.max(now - before.first, 0), raw, before.fence, before.crashes }
@@ -53,7 +56,7 @@ local function grant(crashes)
     tail = own and before.tail or '',
   }
   write(key, record, lives)
-  if not own and not ENDED[state] then redis.call('SET', taken_from, raw, 'PX', AGAIN) end
+  if not own and not ENDED[state] then redis.call('SET', taken_from(record.fence), raw, 'PX', AGAIN) end
   return { 'granted', 0, math.max(now - record.first, 0), raw, record.fence, crashes }
 end
 
@@ -64,7 +67,7 @@ if state == 'P' then
       before.ends = now + lease
       write(key, before, lives)
     end
-    raw = redis.call('GET', taken_from) or raw
+    raw = redis.call('GET', taken_from(before.fence)) or raw
     return answer('granted', 0)
   end
   if left > 0 then return answer(own and 'busy' or 'running', left) end

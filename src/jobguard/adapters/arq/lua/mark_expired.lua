@@ -12,6 +12,7 @@ ARGV  1    token  random text, for what tells jobs apart that had one id
       3..  job ids
 Returns how many jobs have run out.
 ]]
+-- include: _stand_in
 local marked = 0
 for place = 3, #ARGV do
   local id, at = ARGV[place], 4 * (place - 3) + 2
@@ -19,9 +20,7 @@ for place = 3, #ARGV do
   local planned = tonumber(redis.call('ZSCORE', KEYS[1], id) or '')
   if planned and redis.call('EXISTS', payload, mark, result) == 0 then
     local delivered = tonumber(redis.call('GET', deliveries) or '') or 0
-    redis.call('SET', payload, string.format(
-      '{"jobguard":"expired","version":1,"job":%s,"planned_ms":%.0f,"delivered":%.0f,"token":%s}',
-      cjson.encode(id), planned, delivered, cjson.encode(ARGV[1])), 'PX', ARGV[2])
+    redis.call('SET', payload, stand_in(id, planned, delivered, ARGV[1]), 'PX', ARGV[2])
     -- Deliveries from here on are of what stands for the job.
     redis.call('DEL', deliveries)
     -- The front of the queue, due by any clock: where ARQ itself puts a job that is aborted before its time.
