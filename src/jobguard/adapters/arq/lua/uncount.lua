@@ -5,4 +5,4 @@ KEYS  1 deliveries  arq:retry:<id>
 Returns the count; 0 if there is none, which a job that has ended elsewhere leaves.
 ]]
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-return redis.call('DECR', KEYS[1])
+return redis.call('DECRBY', KEYS[1], 1)
