@@ -200,9 +200,13 @@ def _attempts(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str
                 yield name, label, what, [label]
         reason, script = letters.get(label), evidence.orders[label]["script"]
         if reason == "crashes":
-            cut = [run for run in runs if run.how in ("cut", "cancelled") or evidence.struck(run)]
-            if len(cut) < MAX_CRASHES:
-                yield name, label, f"dead for its crashes, but only {len(cut)} runs were cut off", [label]
+            cut = sum(1 for run in runs if run.how in ("cut", "cancelled") or evidence.struck(run))
+            # A worker may also have died before the body began.
+            picked = sum(1 for at, _ in evidence.picks[label] if at < evidence.mended)
+            came_to_nothing = max(cut, picked - sum(1 for run in runs if run.how not in ("cut", "cancelled")))
+            if came_to_nothing < MAX_CRASHES:
+                what = f"dead for its crashes, but only {came_to_nothing} deliveries came to nothing"
+                yield name, label, what, [label]
         elif reason == "exhausted":
             if len(failures) < ATTEMPTS:
                 what = f"dead after {len(failures)} failures, and was to have {ATTEMPTS}"

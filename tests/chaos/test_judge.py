@@ -252,6 +252,9 @@ def test_a_crash_needs_somebody_who_died(story: Story) -> None:
         story.tell(10 * number + 1, "died", pid=number)
     story.ends("crashed", well=False, letter="crashes")
     assert "attempts mean failures" in story.broken()
+    for number in range(MAX_CRASHES):  # one of which ended its worker before the body began
+        story.tell(10 * number - 1, "picked", label="crashed", pid=number)
+    assert "attempts mean failures" not in story.broken()
 
 
 def test_work_that_is_repeated_without_a_fault_is_a_fault(story: Story) -> None:
