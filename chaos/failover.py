@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import Redis
@@ -56,6 +57,8 @@ PLANS = {
 }
 AT_ONCE = 0.5
 """Share of the killed primaries that come back at once."""
+DEMOTION = 25.0
+"""Seconds in which Sentinels tell a primary that came back that it is none any more."""
 PATIENCE = 60.0
 """Seconds in which a failover has to be over."""
 
@@ -167,7 +170,11 @@ class Sentinels:
         else:
             await self._until(self._all_is_well)
         await asyncio.to_thread(self._servers[before].start)
-        await self._until(demoted)
+        try:
+            await self._until(demoted, DEMOTION)
+        except TimeoutError:  # somebody has to look after it
+            async with Redis(host="127.0.0.1", port=before, password=PASSWORD) as client:
+                await cast(Any, client).replicaof("127.0.0.1", await self._primary())
         self._journal.write("outage", began=began)
 
     async def _all_is_well(self) -> bool:
@@ -190,8 +197,8 @@ class Sentinels:
         async with Redis(host="127.0.0.1", port=port, password=PASSWORD) as client:
             return str((await client.info("replication"))[name])
 
-    async def _until(self, happened: Any) -> None:
-        async with asyncio.timeout(PATIENCE):
+    async def _until(self, happened: Callable[[], Awaitable[bool]], patience: float = PATIENCE) -> None:
+        async with asyncio.timeout(patience):
             while True:
                 try:
                     if await happened():
