@@ -232,16 +232,13 @@ def _arguments(data: bytes, at: int) -> tuple[list[bytes], int]:
 
 def _scripts() -> dict[bytes, str]:
     """Every script there is, by its hash."""
-    found = {load_script(name).sha: name for name in _names("jobguard.stores") if not name.startswith("_")}
-    for name in _names("jobguard.adapters.arq"):
-        text = files("jobguard.adapters.arq").joinpath("lua", f"{name}.lua").read_bytes()
-        found[sha1(text).hexdigest().encode()] = name
-    return found
+    packages = ("jobguard.stores", "jobguard.adapters.arq")
+    return {load_script(name, package).sha: name for package in packages for name in _names(package)}
 
 
 def _names(package: str) -> Iterable[str]:
-    lua = files(package).joinpath("lua")
-    return [each.name.removesuffix(".lua") for each in lua.iterdir()] if lua.is_dir() else []
+    names = (each.name.removesuffix(".lua") for each in files(package).joinpath("lua").iterdir())
+    return [name for name in names if not name.startswith("_")]
 
 
 _SCRIPTS = _scripts()

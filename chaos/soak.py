@@ -82,7 +82,7 @@ class Plan:
 
 
 PLANS = {
-    Scale.BRIEF: Plan("soak", 0, jobs=1_500, seconds=45, kills=45, terms=8, stops=4, outages=3, network=150),
+    Scale.BRIEF: Plan("soak", 0, jobs=1_000, seconds=30, kills=30, terms=6, stops=3, outages=2, network=100),
     Scale.FULL: Plan(
         "soak", 0, jobs=10_000, seconds=240, kills=300, terms=50, stops=20, outages=20, network=1_000
     ),

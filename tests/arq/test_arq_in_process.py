@@ -66,9 +66,7 @@ async def test_two_workers_one_after_another_from_one_set_of_settings(bench: Ben
     first = await bench.enqueue("once", "a")
     await run(create_worker(protected))
     second, other = await bench.enqueue("once", "a"), await bench.enqueue("flaky")
-    worker = create_worker(protected)
-    assert worker.in_progress_timeout_s == pytest.approx(30)
-    await run(worker)
+    await run(create_worker(protected))
     assert await bench.result(second) == await bench.result(first) == f"a from {first.job_id}"
     assert await bench.result(other) == 2
 
@@ -91,13 +89,6 @@ async def test_two_protected_workers_share_a_process(bench: Bench) -> None:
     results = [(await job.result_info()) for job in jobs]
     # The namespaces differ, so neither knows of the other's key.
     assert [info and info.result for info in results] == [f"a from {job.job_id}" for job in jobs]
-
-
-async def test_a_lease_of_ten_seconds_marks_jobs_for_ten_seconds(bench: Bench) -> None:
-    """The timeout that makes it so would be 0, which ARQ takes for none at all."""
-    worker = create_worker(protect(settings(bench), lease=10))
-    assert worker.in_progress_timeout_s == pytest.approx(10, abs=0.01)
-    await worker.close()
 
 
 def test_protecting_a_class_twice_changes_nothing() -> None:

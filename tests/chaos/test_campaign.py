@@ -103,9 +103,3 @@ def test_bare_arq_breaks_the_promises() -> None:
     broken = {violation.invariant for violation in examine(BARE, 1).violations}
     assert "conservation" in broken
     assert len(broken) >= 2
-
-
-def test_a_lock_that_does_not_hold_is_found() -> None:
-    """One of the seeded bugs, from the process that it is in to the verdict."""
-    broken = {violation.invariant for violation in examine("a held key is granted again", 1).violations}
-    assert "no overlap (lease on the key)" in broken

@@ -93,7 +93,7 @@ def fence_stands_still() -> None:
 @pytest.mark.parametrize(
     ("only", "mutate", "invariant"),
     [
-        ("give up/1.MULTI SET:result", letter_after_the_queue, "each accepted job ends in one way"),
+        ("give up/1.end_run", letter_after_the_queue, "each accepted job ends in one way"),
         ("duplicate of a success/1.claim#1/lost", success_unrecorded, "each accepted job ends in one way"),
         ("success/1.settle#1/before", crash_counted, "attempts mean failures"),
         ("interrupted/1.settle#1/lost", interruption_counted, "attempts mean failures"),

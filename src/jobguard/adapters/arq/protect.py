@@ -47,8 +47,6 @@ S = TypeVar("S", bound=type[Any] | dict[str, Any])
 
 WITHOUT_LIMIT = 2**31 - 1
 """For ARQ's `max_tries`: our own counters decide, and they do not count deploys."""
-WORKER = "jobguard:worker"
-"""Where in a worker's `ctx`, and so in those of its jobs, its `RunningWorker` is."""
 SETTLE_MARGIN = 10.0
 """Seconds beyond limit and lease that ARQ's own timeout leaves for settling."""
 SWEEP = 600.0
@@ -226,6 +224,7 @@ class Protection:
         self._sweep = sweep
         self._defaults = defaults
         self._entries: dict[str, Entry] = {}
+        self._workers: dict[int, RunningWorker] = {}  # by their own ctx, of which ARQ makes those of jobs
         given: Duration | None = settings.get("job_timeout", ARQ_JOB_TIMEOUT)
         timeout = to_seconds(given)
         self._job_timeout = None if timeout is None else float(timeout)
@@ -291,7 +290,7 @@ class Protection:
 
         @functools.wraps(call)
         async def run(ctx: Context, /, *args: Any, **kwargs: Any) -> object:
-            return await _worker_of(ctx).run(entry, ctx, args, kwargs)
+            return await _this_worker().run(entry, ctx, args, kwargs)
 
         return run, entry
 
@@ -347,7 +346,7 @@ class Protection:
         guard = self._make_guard(RedisStore(pool) if self._store is None else self._store)
         decode = self._settings.get("job_deserializer")
         worker = RunningWorker(pool, guard, queue, self._entries, decode, self._sweep)
-        ctx[WORKER] = worker
+        self._workers[id(ctx)] = worker
         _running.set(worker)
         worker.start()
         theirs = self._settings.get("on_startup")
@@ -360,26 +359,31 @@ class Protection:
             if theirs is not None:
                 await theirs(ctx)
         finally:
-            worker = ctx.pop(WORKER, None)
+            worker = self._workers.pop(id(ctx), None)
             if worker is not None:
                 await worker.aclose()
 
     async def _on_job_start(self, ctx: Context) -> None:
-        await _worker_of(ctx).before_job(ctx, self._theirs_before)
+        await _this_worker().before_job(ctx, self._theirs_before)
 
     async def _after_job_end(self, ctx: Context) -> None:
-        await _worker_of(ctx).after_job(ctx)
+        await _this_worker().after_job(ctx)
         if self._theirs_after is not None:
             await self._theirs_after(ctx)
 
     def _aborted_unseen(self, job: AbortedUnseen) -> None:
-        worker = _running.get()
-        if worker is not None:
-            worker.aborted_unseen(job)
+        _this_worker().aborted_unseen(job)
 
 
-def _worker_of(ctx: Context) -> RunningWorker:
-    return cast(RunningWorker, ctx[WORKER])
+def running_worker() -> RunningWorker | None:
+    """The protected worker that this task is one of."""
+    return _running.get()
+
+
+def _this_worker() -> RunningWorker:
+    worker = running_worker()
+    assert worker is not None, "ARQ has not called on_startup in the task that starts its jobs"
+    return worker
 
 
 def _task_below(call: object) -> Task | None:

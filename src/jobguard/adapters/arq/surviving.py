@@ -27,7 +27,7 @@ from jobguard.adapters.arq.cutoffs import CutOffs
 from jobguard.adapters.arq.incoming import incoming
 from jobguard.adapters.arq.lateness import PAUSES, Ends
 from jobguard.adapters.arq.outages import end, is_outage, is_refusal, shown, traced, within
-from jobguard.adapters.arq.protect import WORKER
+from jobguard.adapters.arq.protect import running_worker
 from jobguard.adapters.arq.runs import Run, marked_until, running
 from jobguard.adapters.arq.setaside import SetAside, is_poison
 from jobguard.errors import InvalidValue
@@ -312,7 +312,7 @@ class SurvivingWorker(Worker):
     @property
     def _lease(self) -> float:
         """Seconds that a mark holds from when it is set."""
-        worker = self.ctx.get(WORKER)
+        worker = running_worker()
         return self.in_progress_timeout_s if worker is None else float(worker.guard.runtime.lease)
 
     def shown(self, error: BaseException) -> str:

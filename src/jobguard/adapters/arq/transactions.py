@@ -55,10 +55,11 @@ class Transactions:
     """The transactions of one worker.
 
     A mark lasts a lease and bears a token. The end of a run is one operation on the server, which does
-    nothing unless the mark still bears that token: else what it says of the job is not this run's to say.
+    nothing if the mark bears another token by then: what it says of the job is not this run's to say.
 
     Args:
         pool: the worker's. Its pipelines are looked at from now on, until `release`.
+        queue: the queue that the worker reads.
         lease: seconds for which a mark holds.
         ending: called before the end of a run is sent; no renewal of its mark may be on its way after that.
         gone: what to read in place of a payload that has run out, by the job's id; None = the job has ended.
@@ -67,11 +68,13 @@ class Transactions:
     def __init__(
         self,
         pool: ArqRedis,
+        queue: str,
         lease: float,
         ending: Callable[[Held], Awaitable[None]],
         gone: Callable[[str], Awaitable[bytes | None]],
     ) -> None:
         self._pool = pool
+        self._queue = queue
         self._lease = lease
         self._ending = ending
         self._gone = gone
@@ -105,11 +108,12 @@ class Transactions:
         return [reply == 1 for reply in replies]
 
     async def end(self, held: Held, commands: Sequence[Sequence[Any]]) -> None:
-        """Send what ends a run, if its mark still holds."""
+        """Send what ends a run, if the job is still its own."""
         await self._ending(held)
         parts = [part for command in commands for part in (len(command), *command)]
+        keys, id = (held.name, self._queue), held.name.removeprefix(in_progress_key_prefix)
         sent = not held.lost and held.until > now()
-        if not sent or not await run_script(self._pool, _END, (held.name,), (held.token, *parts)):
+        if not sent or not await run_script(self._pool, _END, keys, (held.token, id, *parts)):
             logger.warning("the end of a run changes nothing, since %r ended before it", held.name)
 
     async def expired(self, marked: Marked, replies: list[Any]) -> list[Any]:

@@ -75,7 +75,7 @@ class RunningWorker:
         runtime = guard.runtime
         self._lease = runtime.lease
         self._endings = Endings(guard, entries)
-        self._transactions = Transactions(pool, runtime.lease, self._at_end, self._stand_in)
+        self._transactions = Transactions(pool, queue, runtime.lease, self._at_end, self._stand_in)
         self._beats = Heartbeat(
             runtime.lease,
             self._transactions.renew,
