@@ -34,6 +34,7 @@ async def client(proxy: Proxy, redis_client: Redis) -> AsyncIterator[Redis]:
     yield client
     with suppress(Lost):
         await client.aclose()
+    await redis_client.flushall()  # others look at the same server
 
 
 async def test_passes_on_what_is_said(client: Redis) -> None:

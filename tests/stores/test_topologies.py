@@ -453,7 +453,7 @@ async def test_a_wrong_password_is_told_and_not_shown(
 async def test_closes_a_client_of_its_own(valkey: EmbeddedValkey) -> None:
     """What `from_url` opened, `aclose` closes."""
     store = RedisStore.from_url(valkey.url, client_name="closing")
-    await store.look_up("k")
+    await store.look_up("closing")
     await store.aclose()
     async with Redis.from_url(valkey.url) as client:
         async with asyncio.timeout(20):
