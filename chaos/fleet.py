@@ -131,8 +131,8 @@ class Fleet:
         await slot.born.wait()
         return ended
 
-    async def drain(self, patience: float) -> list[str]:
-        """End all workers by SIGTERM; the names of those that had to be killed."""
+    async def drain(self, patience: float) -> None:
+        """End all workers by SIGTERM, and those that do not by SIGKILL."""
         self._serving.clear()
         self._draining = True  # who is about to be born is told as well
         for slot in self._slots.values():
@@ -141,11 +141,9 @@ class Fleet:
             async with asyncio.timeout(patience):
                 while any(slot.pid is not None for slot in self._slots.values()):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-        late = [slot for slot in self._slots.values() if slot.pid is not None]
-        for slot in late:
+        for slot in self._slots.values():
             self.send(slot, signal.SIGKILL)
         self._draining = False
-        return [slot.name for slot in late]
 
     def _order(self, slot: Slot) -> None:
         assert self._zygote is not None

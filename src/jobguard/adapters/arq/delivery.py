@@ -27,7 +27,6 @@ logger: logging.Logger = logging.getLogger("jobguard.arq")
 
 ARQ_LIFE_MS = 86_400_000
 """ARQ's own default: milliseconds after the planned start for which a payload is kept."""
-_UNCOUNT = load("uncount")
 CLOCKS_MS = 3_600_000
 """By how much the server's clock and an enqueuer's may differ, for a default life to be known as one."""
 NO_EXPIRY, GONE = -1, -2
@@ -48,6 +47,9 @@ def is_given(ends_ms: float, enqueued_ms: int) -> bool:
         enqueued_ms: when its job was enqueued. Both in Unix milliseconds.
     """
     return ends_ms < enqueued_ms + ARQ_LIFE_MS - CLOCKS_MS
+
+
+_UNCOUNT = load("uncount")
 
 
 async def uncount(pool: ArqRedis, job_id: str) -> None:
