@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import pytest
 from arq.connections import RedisSettings
+from click.testing import CliRunner
 
 from jobguard import JobGuard
 from jobguard.adapters.arq import create_pool
+from jobguard.adapters.arq.__main__ import cli
 from jobguard.stores import RedisStore
 from jobguard.testing import EmbeddedValkey
 from tests.arq.harness import Bench, WorkerProcess, wait_until
@@ -398,3 +400,11 @@ async def test_check_is_that_of_arq(bench: Bench) -> None:
     assert await start(bench, "--check").ended() == 0
     await bench.pool.delete("arq:queue:health-check")
     assert await start(bench, "--check").ended() == 1
+
+
+def test_a_log_dictionary_that_cannot_be_imported_is_the_options_fault() -> None:
+    """And not that of the worker's settings."""
+    result = CliRunner().invoke(cli, ["module.WorkerSettings", "--custom-log-dict", "nowhere.LOGS"])
+    assert result.exit_code == 2
+    assert "--custom-log-dict" in result.output
+    assert "worker settings" not in result.output

@@ -72,10 +72,12 @@ def cli(
     """
     sys.path.append(os.getcwd())
     try:
+        logs = _log_config(verbose) if custom_log_dict is None else import_string(custom_log_dict)
+    except Exception as error:
+        raise click.BadParameter(str(error), param_hint="--custom-log-dict") from error
+    try:
         settings: Any = import_string(worker_settings)
-        logging.config.dictConfig(
-            _log_config(verbose) if custom_log_dict is None else import_string(custom_log_dict)
-        )
+        logging.config.dictConfig(logs)
         _check_settings(worker_settings, settings)
     except Exception as error:
         sys.exit(_unusable(worker_settings, error, verbose))
