@@ -87,8 +87,10 @@ class Proxy:
         links = sorted(self._links, key=lambda link: link.last_spoke)
         if not links:
             return False
-        # The last to have spoken is the one that is in use: a fault on an idle one would say little.
-        link = links[-1] if random.random() < 0.7 else random.choice(links)
+        # The last to have spoken is the one that is in use: a fault on an idle one would say little, and a
+        # reply cannot be lost there at all.
+        in_use = random.random() < 0.7 or kind is NetFault.REPLY_LOSS
+        link = links[-1] if in_use else random.choice(links)
         if kind is NetFault.CUT:
             link.reset()
         elif kind is NetFault.LATENCY:

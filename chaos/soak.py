@@ -212,14 +212,17 @@ async def _storm(
         (outage, plan.outages, False),
         (network, plan.network, False),
     ]
+    planned = list(drawn(plan, faults, len(slots)))
     try:
         async with asyncio.timeout(plan.seconds + plan.patience), asyncio.TaskGroup() as group:
             group.create_task(place())
-            for fault, times in drawn(plan, faults, len(slots)):
+            for fault, times in planned:
                 group.create_task(inflict(fault, *times))
     except TimeoutError:
         logs = [line for slot in slots for line in (f"{slot.name}:", *_log(directory, slot)[-10:])]
-        return inflicted, [Violation("the storm ends", "the harness", "faults are left over", tuple(logs))]
+        left = len(planned) - inflicted.total()
+        what = f"{left} of {len(planned)} faults are left over, or jobs that could not be placed"
+        return inflicted, [Violation("the storm ends", "the harness", what, tuple(logs))]
     return inflicted, []
 
 

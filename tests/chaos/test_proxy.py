@@ -78,6 +78,21 @@ async def test_a_reply_that_nobody_asked_for_cannot_be_lost(proxy: Proxy, client
     assert await client.ping()
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_lost_reply_is_one_on_the_connection_in_use(proxy: Proxy, client: Redis, seed: int) -> None:
+    """Whatever is drawn: on one that rests no reply can be lost, however often that is tried."""
+    resting = Redis(port=proxy.port, single_connection_client=True)
+    await resting.ping()
+    await client.ping()
+    fault = asyncio.ensure_future(proxy.inflict(NetFault.REPLY_LOSS, Random(seed), 1.0))
+    await asyncio.sleep(0)
+    with pytest.raises((Lost, Silent)):
+        await client.ping()
+    assert await fault is True
+    assert await resting.ping()
+    await resting.aclose()
+
+
 async def test_latency_holds_up_and_loses_nothing(proxy: Proxy, client: Redis) -> None:
     """After it all is as before."""
     fault = asyncio.ensure_future(proxy.inflict(NetFault.LATENCY, Random(5), 1.0))
