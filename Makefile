@@ -7,6 +7,10 @@ PIP = $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.t
 # pyright looks for packages beside the first python on PATH; --verifytypes takes no other hint.
 PYRIGHT = PATH="$(abspath $(VENV))/bin:$$PATH" pyright
 
+# Tests mostly wait, for servers and leases. On a server of the user's own they take turns.
+JOBS ?= $(if $(JOBGUARD_TEST_REDIS_URL),0,2)
+PYTEST = -m pytest -n $(JOBS)
+
 VERSIONS := 3.11 3.12 3.13
 SOURCES = $(shell find src tests examples -name '*.py' -o -name '*.lua' -o -name '*.md') README.md pyproject.toml
 
@@ -28,7 +32,7 @@ help: ## list the targets
 demo: $(DEMO) ## run the example worker on an embedded server
 	@$(RUN) examples/arq_worker.py
 
-test: $(DEV) ## run the whole test suite, with coverage
+test: $(DEV) ## run the whole test suite, with coverage: about 9 minutes
 	$(run-tests)
 
 check: format types layers coverage ## formatting, lint, types, layers and coverage
@@ -81,13 +85,13 @@ $(VERSIONS:%=test-%): test-%:
 
 suite: $(DEV)
 	@$(RUN) -VV
-	$(RUN) -m pytest
+	$(RUN) $(PYTEST)
 
 test-redis8: ## the suite with redis-py 8, which arq does not ask for but works with
 	@$(MAKE) --no-print-directory suite-redis8 VENV=.venv-redis8
 
 suite-redis8: $(REDIS8)
-	$(RUN) -m pytest
+	$(RUN) $(PYTEST)
 
 build: $(DEV) ## make the wheel and the source distribution
 	$(RUN) -m build
@@ -98,7 +102,7 @@ clean: ## remove environments and everything built
 # The recipe of a test run; `make check` reads the data it leaves, and runs it only if they are stale.
 define run-tests
 rm -f .coverage .coverage.*
-$(RUN) -m coverage run -m pytest
+$(RUN) -m coverage run $(PYTEST)
 $(RUN) -m coverage combine --quiet
 endef
 

@@ -54,6 +54,9 @@ class Colour(Enum):
     RED = "r"
     BLUE = object()
 
+    def __repr__(self) -> str:  # names tests: the same in every process
+        return str(self)
+
 
 class Level(IntEnum):
     LOW = 1

@@ -436,7 +436,9 @@ async def test_an_interruption_that_cannot_be_recorded_says_so(bench: Bench) -> 
 
 
 @asyncio_only
-@pytest.mark.parametrize("on", [Exception, (TimeoutError, ValueError), lambda error: True], ids=repr)
+@pytest.mark.parametrize(
+    "on", [Exception, (TimeoutError, ValueError), lambda error: True], ids=["type", "types", "predicate"]
+)
 async def test_wait_for_around_a_guarded_call_fires(bench: Bench, on: Any) -> None:
     """Whatever `on` says, the caller's time limit is the caller's."""
     gate = Gate()

@@ -225,7 +225,11 @@ async def test_the_delays_are_the_schedule_s(events: Events) -> None:
     assert [event.delay for event in events.of(RetryScheduled)] == [0.001, 0.002, 0.004]
 
 
-@pytest.mark.parametrize("backoff", [0.002, timedelta(milliseconds=2), lambda n: 0.002], ids=repr)
+@pytest.mark.parametrize(
+    "backoff",
+    [0.002, timedelta(milliseconds=2), lambda n: 0.002],
+    ids=["seconds", "timedelta", "function"],
+)
 async def test_a_backoff_may_be_a_duration_or_a_function(events: Events, backoff: object) -> None:
     """Seconds, a timedelta, or a function of the failure's number."""
 
@@ -269,7 +273,9 @@ async def test_retry_after_is_bounded(events: Events) -> None:
 
 
 @pytest.mark.parametrize(
-    "on", [ValueError, (KeyError, ValueError), lambda e: isinstance(e, ValueError)], ids=repr
+    "on",
+    [ValueError, (KeyError, ValueError), lambda e: isinstance(e, ValueError)],
+    ids=["type", "types", "predicate"],
 )
 async def test_only_what_on_names_is_retried(on: object) -> None:
     """A type, several, or a predicate."""
