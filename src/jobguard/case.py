@@ -115,7 +115,8 @@ class Case:
 
     @property
     def name(self) -> str:
-        return self.task.name
+        """The task's, as the queue knows it: one name in events, letters and the queue's own tools."""
+        return self.delivery.task or self.task.name
 
     @property
     def ref(self) -> JobRef:
@@ -156,7 +157,7 @@ class Case:
         return End(
             adapter=self.delivery.adapter,
             job=self.delivery.ref,
-            task=self.delivery.task or self.task.name,
+            task=self.name,
             key=self.key_digest,
             history=replace(self.history, elapsed=self.elapsed),
             error=error,
@@ -232,4 +233,4 @@ class Case:
 
     def event(self, kind: type[events.Event], **values: object) -> events.Event:
         """Something that happens to this job."""
-        return kind(task=self.task.name, job=self.identity, key=self.key_digest, **values)
+        return kind(task=self.name, job=self.identity, key=self.key_digest, **values)

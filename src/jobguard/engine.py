@@ -142,7 +142,7 @@ async def run_body(case: Case) -> object:
             pass  # closed from another context, there is nothing to restore
     if held is not None and held.over:
         return _LOST
-    raise TimeoutError(f"{case.name} was cancelled: it ran into {what} of {limit:g} s")
+    raise TimeoutError(f"{case.task.name} was cancelled: it ran into {what} of {limit:g} s")
 
 
 def shortest_limit(case: Case) -> tuple[float | None, str]:

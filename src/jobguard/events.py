@@ -21,7 +21,8 @@ class Event:
     """Something that happened to a job.
 
     Attributes:
-        task: the task's name.
+        task: the task's name as its queue knows it, as in `DeadLetter.task`; in-process, and for a guarded
+            call in another task's body, `module.qualname`.
         job: identity of the job (`queue:id:milliseconds`, and what else tells jobs of one id apart), or `""`.
         key: the deduplication key, or None.
     """

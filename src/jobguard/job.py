@@ -171,7 +171,7 @@ class Job:
     """The job that is running here, as `current_job()` shows it.
 
     Attributes:
-        task: the task's name.
+        task: the task's name as its queue knows it, or `module.qualname` in-process.
         id: the queue's id of the job, or one made up in-process.
         queue: the queue's name, `"local"` in-process.
         attempt: which run of the body this is, 1-based.

@@ -20,7 +20,7 @@ class Task:
 
     Attributes:
         fn: the original function.
-        name: `module.qualname`, for events and letters.
+        name: `module.qualname`, for messages, and where no queue has another name for it.
         policies: one per decorator, in a fixed order whatever order they were written in.
         plan: the same policies by kind.
         wrapper: the decorated function; `functools.wraps` copies `__jobguard__` onto foreign

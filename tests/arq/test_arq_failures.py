@@ -40,6 +40,16 @@ async def test_a_job_that_fails_each_time_becomes_a_dead_letter(bench: Bench, ta
     assert await bench.leftovers() == []
 
 
+@pytest.mark.parametrize("task", ["retried", "nobodys"])
+async def test_events_and_letters_name_a_task_as_its_queue_does(bench: Bench, task: str) -> None:
+    """So that alerts, letters and the queue's own tools go together; also of a task that no worker has."""
+    await bench.enqueue(task, "a", ["fail"])
+    await bench.drain()
+    assert (await bench.letter()).task == task
+    for event in ("DeadLettered", "NewFingerprint"):
+        assert [told["task"] for told in bench.journal.entries(event)] == [task]
+
+
 @GUARDED
 async def test_the_job_timeout_is_an_ordinary_failed_attempt(bench: Bench, task: str) -> None:
     """ARQ alone would cancel the task for good; here it is run again, and its last end is ours."""

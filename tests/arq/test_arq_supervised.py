@@ -187,7 +187,7 @@ async def test_the_grace_period_is_that_of_the_settings(bench: Bench) -> None:
     await bench.enqueue("keyed", "a", ["sleep 600"])
     await bench.journal.run("a", 1)
     assert await worker.stop() == 0
-    assert "1 that run have 1 s to end" in worker.output()
+    assert "has 1 s to end (jobs: 1)" in worker.output()
     assert len(bench.journal.entries("Interrupted")) == 1
 
 
@@ -386,10 +386,11 @@ async def test_the_file_shows_that_the_worker_lives(
     assert not alive.exists()
 
 
-async def test_a_file_that_cannot_be_written_is_a_wrong_setting(bench: Bench) -> None:
-    """It would have the worker killed, again and again."""
+async def test_a_file_that_cannot_be_written_is_a_wrong_option(bench: Bench) -> None:
+    """It would have the worker killed, again and again; the settings are not to blame."""
     worker = start(bench, "--alive", "/nowhere/alive")
-    assert await worker.ended() == 78
+    assert await worker.ended() == 2
+    assert "--alive" in worker.output().splitlines()[-1]
     assert "/nowhere/alive" in worker.output().splitlines()[-1]
 
 

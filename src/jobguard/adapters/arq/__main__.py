@@ -20,7 +20,7 @@ from jobguard.adapters.arq.liveness import AliveFile
 from jobguard.adapters.arq.protect import is_protected
 from jobguard.adapters.arq.supervising import Exit, LastCall, Supervisor
 from jobguard.adapters.arq.surviving import SurvivingWorker
-from jobguard.errors import ConfigurationError, InvalidType
+from jobguard.errors import ConfigurationError, InvalidType, InvalidValue
 
 GRACE = 20.0
 """Seconds; Kubernetes kills after thirty, and interrupted jobs have to be written down before."""
@@ -84,13 +84,18 @@ def cli(
     if check:
         sys.exit(_checked(settings))
     options = {} if burst is None else {"burst": burst}
+    try:
+        file = None if alive is None else AliveFile(alive)
+    except InvalidValue as error:
+        raise click.BadParameter(str(error), param_hint="--alive") from error
 
     async def run() -> Exit:
         try:
             kwargs: dict[str, Any] = {**get_kwargs(settings), **options}
             worker = SurvivingWorker(patience=patience, **kwargs)
-            file = None if alive is None else AliveFile(alive)
         except Exception as error:
+            if file is not None:
+                file.remove()
             return _unusable(worker_settings, error, verbose)
         wait = kwargs.get("job_completion_wait") or GRACE
         last_call = LastCall()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from arq.constants import retry_key_prefix
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import ResponseError
 
+from jobguard.adapters.arq.counting import uncount
 from jobguard.adapters.arq.outages import is_outage
 from jobguard.adapters.arq.runs import Run
 
@@ -57,22 +57,8 @@ class CutOffs:
             if run.outages == outages:
                 continue
             try:
-                await self._uncount(pool, run)
-            except (ResponseError, WatchError) as error:
-                if is_outage(error) and not isinstance(error, WatchError):
+                await uncount(pool, self._queue, run.job_id, run.score)
+            except ResponseError as error:
+                if is_outage(error):
                     raise
                 logger.debug("the count of job %r is left as it is: %s", run.job_id, type(error).__name__)
-
-    async def _uncount(self, pool: ArqRedis, run: Run) -> None:
-        """Unless the job has gone on elsewhere: then the count says more than this worker knows."""
-        name = retry_key_prefix + run.job_id
-        pipe: Any
-        async with pool.pipeline(transaction=True) as pipe:
-            await pipe.watch(name)  # which every delivery and every end of the job changes
-            score = await pipe.zscore(self._queue, run.job_id)
-            count = await pipe.get(name)
-            if score is None or int(score) != run.score or count is None or int(count) < 1:
-                return
-            pipe.multi()
-            pipe.decr(name)
-            await pipe.execute()

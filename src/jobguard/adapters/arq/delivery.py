@@ -8,12 +8,12 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
-from arq.constants import job_key_prefix, retry_key_prefix
+from arq.constants import job_key_prefix
 from arq.worker import Retry, RetryJob
 from redis.exceptions import RedisError
 
+from jobguard.adapters.arq.counting import uncount
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
-from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.adapters.base import Replay, Terms
 from jobguard.errors import JobGuardError, RetryLater, Signal, StoreError
 from jobguard.job import JobRef
@@ -47,14 +47,6 @@ def is_given(ends_ms: float, enqueued_ms: int) -> bool:
         enqueued_ms: when its job was enqueued. Both in Unix milliseconds.
     """
     return ends_ms < enqueued_ms + ARQ_LIFE_MS - CLOCKS_MS
-
-
-_UNCOUNT = load("uncount")
-
-
-async def uncount(pool: ArqRedis, job_id: str) -> None:
-    """Take a delivery out of ARQ's count of them. Raises what redis-py does."""
-    await run_script(pool, _UNCOUNT, (retry_key_prefix + job_id,), ())
 
 
 class ArqDelivery:
@@ -102,7 +94,7 @@ class ArqDelivery:
         self.ref: JobRef = ref
         self.identity: str = ref.identity
         self.token: str = held.token
-        self.task: str | None = task
+        self.task: str = task
         self.number: int = number
         self.terms: Terms = terms
         self.payload: bytes | None = payload
@@ -182,7 +174,7 @@ class ArqDelivery:
             )
 
     async def uncount(self) -> None:
-        await self._quietly(uncount(self._pool, self.ref.id), "uncounting a delivery")
+        await self._quietly(uncount(self._pool, self.ref.queue, self.ref.id), "uncounting a delivery")
 
     async def _quietly(self, command: Awaitable[Any], what: str) -> Any:
         """A command whose failure must not become the job's: ARQ would end it for that."""

@@ -24,7 +24,7 @@ from jobguard.policies import DAY, DeadLettering
 from jobguard.replays import ABORTED, SUCCEEDED, is_due, keep_again, letter_behind, resolve
 from jobguard.settling import OUTAGE_PAUSE
 from jobguard.stores.base import Settlement, State
-from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter
+from jobguard.stores.letters import DeadLetter
 from jobguard.task import Task
 
 logger: logging.Logger = logging.getLogger("jobguard.arq")
@@ -97,7 +97,7 @@ class Endings:
         What ARQ itself ends (its own timeout, `max_tries`) the letter is not told of: it stays requeued.
         """
         store, queue = self._guard.store, replay.queue
-        name, identity = delivery.task or UNKNOWN_TASK, delivery.ref.identity
+        name, identity = delivery.task, delivery.ref.identity
         try:
             letter = await letter_behind(store, queue, replay)
         except StoreError as error:

@@ -31,7 +31,7 @@ class AliveFile:
         try:
             self._write()
         except OSError as error:
-            raise InvalidValue(f"the file {path!r} given as --alive cannot be written: {error}") from error
+            raise InvalidValue(f"the file {path!r} cannot be written: {error}") from error
 
     def renew(self) -> None:
         """Give a sign of life. An error is logged once: a full disk is no reason to end jobs."""

@@ -81,10 +81,10 @@ class Supervisor:
         if not self._asked.done():
             self._asked.set_result(None)
             logger.warning(
-                "%s: no more jobs are taken; %d that run have %g s to end",
+                "%s: no more jobs are taken; what runs has %g s to end (jobs: %d)",
                 number.name,
-                len(self._worker.running),
                 self._grace,
+                len(self._worker.running),
             )
         elif not self._hurried.done():
             self._hurried.set_result(None)
@@ -134,7 +134,7 @@ class Supervisor:
         if not await worker.shut_down() and code is Exit.OK:
             code = Exit.FAILED
         if stuck := len(worker.running):
-            logger.error("%d jobs do not end; they are run again when their leases are over", stuck)
+            logger.error("jobs that do not end, and are run again when their leases are over: %d", stuck)
             return Exit.STUCK if code is Exit.OK else code
         logger.info("ended with code %d: %r", code, worker)
         return code

@@ -345,7 +345,7 @@ class SurvivingWorker(Worker):
         """Cancel what runs, and wait for it within bounds: a second time would only hide what is left."""
         self._ends.hurry()
         if running := self.running:
-            logger.warning("%d jobs are interrupted, to be run again", len(running))
+            logger.warning("jobs interrupted, to be run again: %d", len(running))
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=INTERRUPTION_BOUND)

@@ -144,7 +144,7 @@ class Sweeper:
                 break
             await asyncio.sleep(PAUSE)
         if extended or expired:
-            logger.info("swept %r: %d payloads extended, %d ran out", self._queue, extended, expired)
+            logger.info("swept %r: payloads extended: %d, run out: %d", self._queue, extended, expired)
         return True
 
     async def _look(self, ids: Sequence[bytes]) -> tuple[list[Waning], list[bytes]] | None:

@@ -153,7 +153,8 @@ class RunningWorker:
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
                         return result
-            self.guard.runtime.emit(LeaseLostEvent(task=entry.name, job=delivery.ref.identity, fence=None))
+            lost = LeaseLostEvent(task=delivery.task, job=delivery.ref.identity, fence=None)
+            self.guard.runtime.emit(lost)
             await delivery.leave(_mark_lost(delivery))
         except Exception as error:
             if not delivery.lost or isinstance(error.__cause__, LeaseLost):
@@ -228,7 +229,7 @@ class RunningWorker:
             logger.warning("clearing up after job %r failed: %r", delivery.ref.id, error)
 
     def _is_cron(self, delivery: ArqDelivery) -> bool:
-        entry = self._entries.get(delivery.task or "")
+        entry = self._entries.get(delivery.task)
         return entry is not None and entry.cron
 
     def aborted_unseen(self, job: AbortedUnseen) -> None:
