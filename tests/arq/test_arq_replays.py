@@ -13,10 +13,12 @@ from redis.asyncio import Redis
 from jobguard import DeadLetter, DeadLetterQueue
 from jobguard.adapters.arq import ArqQueue
 from jobguard.adapters.arq.replay import is_replay
+from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.errors import StoreUnavailable
 from jobguard.filters import Filter
 from jobguard.requeueing import Requeued, Status
-from jobguard.stores.letters import LetterState
+from jobguard.stores.letters import LetterQueue, LetterState
+from jobguard.testing import EmbeddedValkey
 from tests.arq.harness import Bench, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -346,3 +348,17 @@ async def test_what_was_masked_stays_masked_without_a_guard(bench: Bench) -> Non
     again = await bench.letter()
     assert again.requeues == 1
     assert "hunter2" not in f"{again.preview}{again.error_message}{again.traceback}{again.attempts}"
+
+
+@pytest.mark.parametrize("command", ["REPLICAOF 127.0.0.1 1", "CONFIG SET requirepass other"])
+async def test_what_befalls_every_letter_is_no_refusal_of_one(command: str) -> None:
+    """A replica that takes no writes, or a login that is refused: the letters are as good as before."""
+    job = ReplayJob(
+        Replay(LetterQueue("jobguard", "q"), "a", 1, False, ""), "arq:queue", "send", "{}", "json"
+    )
+    with EmbeddedValkey() as server:
+        async with Redis.from_url(server.url) as client:
+            await client.execute_command(*command.split())
+            await client.connection_pool.disconnect()
+            with pytest.raises(StoreUnavailable):
+                await ArqQueue(client).enqueue(job)

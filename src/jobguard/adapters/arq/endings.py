@@ -142,7 +142,16 @@ class Endings:
     ) -> DeadLetter:
         """The letter of a replay that has failed again, masked as the one before was."""
         redact, names = (letter.redact, letter.parameters) if letter is not None else ((), ())
-        end = _end(delivery.ref, task, error, "exhausted", delivery.payload)
+        end = End(
+            adapter=delivery.adapter,
+            job=delivery.ref,
+            task=task,
+            key=None,
+            history=NO_HISTORY,
+            error=error,
+            reason="exhausted",
+            raw=delivery.payload,
+        )
         policy = DeadLettering(redact=redact)
         return write_letter(end, policy, self._guard.runtime.codec, Arguments(args, kwargs, names))
 
@@ -189,17 +198,3 @@ class Endings:
             runtime.emit(StoreFailed(task=task, job=job, operation=operation, error=repr(error)))
 
         return tell
-
-
-def _end(ref: JobRef, task: str, error: Exception, reason: str, raw: bytes | None) -> End:
-    """The end of a job of which nothing else is known."""
-    return End(
-        adapter=ArqDelivery.adapter,
-        job=ref,
-        task=task,
-        key=None,
-        history=NO_HISTORY,
-        error=error,
-        reason=reason,
-        raw=raw,
-    )

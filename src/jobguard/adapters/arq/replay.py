@@ -19,6 +19,7 @@ from arq.constants import in_progress_key_prefix, job_key_prefix, result_key_pre
 from redis.asyncio import Redis
 
 from jobguard.adapters.arq.expired import is_expired
+from jobguard.adapters.arq.outages import is_outage
 from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.codec import Codec
@@ -75,12 +76,10 @@ class ArqQueue:
         try:
             return await question()
         except (OSError, UnicodeError, redis.exceptions.RedisError) as error:
-            kind = StoreUnavailable if _is_outage(error) else StoreError
+            # An outage befalls every letter; so does a login that is refused.
+            everybodys = is_outage(error) or isinstance(error, redis.exceptions.ConnectionError)
+            kind = StoreUnavailable if everybodys else StoreError
             raise kind(f"ARQ's server: {error}") from error
-
-
-def _is_outage(error: Exception) -> bool:
-    return isinstance(error, (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
 
 
 @dataclass(frozen=True, slots=True)
