@@ -169,7 +169,7 @@ async def _write_packed(client: Redis, entries: Sequence[Entry]) -> None:
     async with client.pipeline(transaction=False) as pipeline:
         run: Any = pipeline.evalsha  # which takes bytes too
         for entry in entries:
-            run(script.sha, 1, stem, entry.id, *pack(entry), "")
+            run(script.sha, 1, stem, entry.id, *pack(entry), "", secrets.token_hex(8))
         await pipeline.execute()
 
 
@@ -184,9 +184,21 @@ async def _memory_of(server: EmbeddedValkey, entries: int, write: Write) -> int:
         fresh = map(entry_of, letters(3))
         for _ in range(0, entries, BATCH):
             await write(client, list(islice(fresh, BATCH)))
+        await _forget_answers(client)
         after = (await client.info("memory"))["used_memory"]
         await store.aclose()
     return int(after - before)
+
+
+async def _forget_answers(client: Redis) -> None:
+    """Remove what is there for seconds only: answers for whoever has not got the first one."""
+    answers = client.scan_iter("*:answer:*", count=10_000)
+    async with client.pipeline(transaction=False) as pipeline:
+        async for key in answers:
+            pipeline.unlink(key)
+            if len(pipeline) == BATCH:
+                await pipeline.execute()
+        await pipeline.execute()
 
 
 async def _questions(store: RedisStore) -> list[tuple[str, Ask]]:
