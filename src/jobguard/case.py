@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from jobguard.errors import StoreError, Undeliverable
 from jobguard.history import pack
 from jobguard.job import NO_HISTORY, History, JobRef
 from jobguard.keys import Key
-from jobguard.leases import Held
+from jobguard.leases import Held, new_token
 from jobguard.letters import MESSAGE_LIMIT, Arguments, End, letter_id, message_of, type_name
 from jobguard.policies import Deduplication, Policies
 from jobguard.runtime import Runtime
@@ -135,7 +134,7 @@ class Case:
 
     def settlement(self, state: State, lasts: float = 0.0, body: str | None = None) -> Settlement:
         if self.token == "":
-            self.token = secrets.token_urlsafe(9)
+            self.token = new_token()
         # Where there was no claim, the record begins with the first settlement: after the first run.
         first = self.offset if self.recorded or self.fence is not None else self.elapsed
         ended = state.ended

@@ -67,7 +67,7 @@ async def own_success(case: Case) -> Answer | None:
     record = await case.runtime.store.look_up(case.record_key) if case.record_key else None
     if record is None or record.state is not State.SUCCESS or record.owner != case.identity:
         return None
-    return replay(case, record.owner, record.body)
+    return answer_from_success(case, record.owner, record.body)
 
 
 _STANDING = {
@@ -98,9 +98,9 @@ async def begin(case: Case) -> Answer | None:
                 compare(case, reply, key, deduplication)
             if course is Course.REPLAY:
                 await end_replay(case, SUCCEEDED if reply.owner == case.identity else DUPLICATE)
-                return replay(case, reply.owner, reply.body)
+                return answer_from_success(case, reply.owner, reply.body)
             if course is not Course.WAIT:
-                return await follow(case, course, reply)
+                return await end_without_run(case, course, reply)
             await wait_for_other(case, reply)
         if case.delivery.number > 1 and not case.loaded and case.record_key:
             return await load_history(case)
@@ -149,7 +149,7 @@ async def wait_for_other(case: Case, reply: ClaimReply) -> None:
     await case.delivery.later(delay)
 
 
-async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
+async def end_without_run(case: Case, course: Course, reply: ClaimReply) -> Answer:
     """End as a duplicate that is skipped, or with what is known of this job's own end."""
     if course is Course.CLOSE:
         return await close(case, reply.state, reply.body)
@@ -163,7 +163,7 @@ async def follow(case: Case, course: Course, reply: ClaimReply) -> Answer:
     return Answer(Duplicate(case.key.digest, status, reply.owner))
 
 
-def replay(case: Case, owner: str, body: str | None) -> Answer:
+def answer_from_success(case: Case, owner: str, body: str | None) -> Answer:
     """Answer from a success: this job's own, or another's within its ttl."""
     mine = owner == case.identity
     case.tell(events.DuplicateReplayed, owner=owner, own=mine)
@@ -189,7 +189,7 @@ async def load_history(case: Case) -> Answer | None:
         case.recorded = True
         if record.state is State.SUCCESS:
             await end_replay(case, SUCCEEDED)
-            return replay(case, record.owner, record.body)
+            return answer_from_success(case, record.owner, record.body)
         if record.state.ended:
             return await close(case, record.state, record.body)
         case.history, case.offset = unpack(record.history, record.elapsed)
@@ -198,7 +198,7 @@ async def load_history(case: Case) -> Answer | None:
     case.history = case.history.with_crashes(max(case.delivery.number - 1 - ends, 0))
     case.started = time.monotonic() - case.history.elapsed
     if case.history.crashes > known:
-        case.tell(events.TakenOver, owner=case.identity, fence=0, crashes=case.history.crashes)
+        case.tell(events.TakenOver, owner=case.identity, fence=None, crashes=case.history.crashes)
     return None
 
 

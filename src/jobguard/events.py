@@ -73,10 +73,14 @@ class Deferred(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver(Event):
-    """The key was claimed from a job that had left it: crashed, interrupted or overdue."""
+    """The key was claimed from a job that had left it: crashed, interrupted or overdue.
+
+    `owner`: of the claim before. `fence`: the new claim's number; None of a task without a key, whose own job
+    was delivered again after a crash.
+    """
 
     owner: str
-    fence: int
+    fence: int | None
     crashes: int
 
 

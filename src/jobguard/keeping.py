@@ -46,10 +46,10 @@ async def keep(
     """`put` a letter, and see to what follows. Raises as that does."""
     kept = await put(runtime.store, queue, letter, replay)
     if kept is not None:
-        await follow(runtime, queue, letter, policy, kept)
+        await tell_and_trim(runtime, queue, letter, policy, kept)
 
 
-async def follow(
+async def tell_and_trim(
     runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering, kept: Kept
 ) -> None:
     """Tell of what a new letter says about its queue, and see to it that the queue keeps its bounds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -12,7 +11,8 @@ from jobguard.case import Answer, Case, Phase
 from jobguard.decision import leaves
 from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
-from jobguard.keeping import follow, put
+from jobguard.keeping import put, tell_and_trim
+from jobguard.leases import new_token
 from jobguard.letters import to_text
 from jobguard.persistence import persist
 from jobguard.policies import DeadLettering
@@ -68,7 +68,7 @@ async def settle(
             if event is not None:
                 case.runtime.emit(event)
             if kept is not None and letter is not None:
-                await follow(case.runtime, case.letter_queue, letter, _policy(case), kept)
+                await tell_and_trim(case.runtime, case.letter_queue, letter, _policy(case), kept)
         return reply
 
     def failed(error: StoreError) -> None:
@@ -218,6 +218,6 @@ async def record_interruption(case: Case) -> bool:
     settlement = case.settlement(State.INTERRUPTED)
     if case.phase is Phase.RETRYING:
         # The claim was settled as RETRY already; without a fence a job changes its own record.
-        settlement = settlement._replace(fence=None, token=secrets.token_urlsafe(9))
+        settlement = settlement._replace(fence=None, token=new_token())
     case.delivery.interrupted(settlement)
     return (await case.runtime.store.settle(settlement)).accepted

@@ -71,6 +71,24 @@ async def test_leaves_most_of_the_pool_to_others(wired_client: Redis, wire: Wire
     assert wire.connections <= 20
 
 
+async def test_who_gives_up_behind_a_large_batch_breaks_no_connection(
+    wired_client: Redis, wire: Wire
+) -> None:
+    """A cancelled operation was not to write what others had issued in its tick, and that takes long."""
+    store = await warm(wired_client)
+    connections = wire.connections
+    large = [(None, 0, (b"SET", b"jobguard-large-%d" % number, b"x" * 1_000_000)) for number in range(30)]
+    writing = asyncio.ensure_future(store._batcher.run_all(large))
+    asking = asyncio.ensure_future(store.look_up("warm"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    asking.cancel()
+    assert await writing == [b"OK"] * 30
+    assert (await asyncio.gather(asking, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+    assert wire.connections == connections
+    await asyncio.gather(*(wired_client.delete(f"jobguard-large-{number}") for number in range(30)))
+
+
 async def test_tells_of_an_error_that_nobody_foresaw(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,7 +148,7 @@ class Settlement(NamedTuple):
         lasts: RETRY: seconds until the run is due; ended states: seconds for which other jobs
             see them (a success's ttl).
         keep: seconds for which the record is kept at least, for this job's own redelivery.
-            A record lives for max(lasts, keep), a RETRY for lasts + keep.
+            How long it lives in all, `lives` tells.
         overdue: RETRY: seconds past due after which another job may take over (a lease).
         fingerprint: of the payload outside the key; "" = none.
         history: opaque text handed back by the next claim of the same job; ended states drop it.
@@ -166,6 +166,15 @@ class Settlement(NamedTuple):
     fingerprint: str = ""
     history: str = ""
     body: str | None = None
+
+    @property
+    def lives(self) -> float:
+        """Seconds for which the record is there, from the settlement on."""
+        if self.state.ended:
+            return max(self.lasts, self.keep)
+        if self.state is State.RETRY:
+            return self.lasts + self.overdue + self.keep
+        return self.keep
 
 
 class SettleReply(NamedTuple):

@@ -126,7 +126,7 @@ class Batcher:
             self._enough = self._expected()
         fresh.append(command)
         self._unfinished += 1
-        self._size += sum(map(len, arguments)) + OVERHEAD
+        self._size += _size(arguments)
         if (
             len(fresh) >= self._enough
             and not self._again
@@ -153,6 +153,7 @@ class Batcher:
         ]
         self._fresh += commands
         self._unfinished += len(commands)
+        self._size += sum(_size(command.arguments) for command in commands)
         loop.call_soon(self._depart)
         replies = await asyncio.gather(*(command.future for command in commands), return_exceptions=True)
         for reply in replies:
@@ -272,6 +273,11 @@ class Batcher:
                 self._finished = asyncio.Event()
             await self._finished.wait()
         await self._lines.aclose()
+
+
+def _size(arguments: Iterable[bytes]) -> int:
+    """About how many bytes a command of these takes on its way."""
+    return sum(map(len, arguments)) + OVERHEAD
 
 
 def is_passing(error: BaseException) -> bool:

@@ -183,13 +183,9 @@ class MemoryStore:
         entry.fingerprint = settlement.fingerprint or entry.fingerprint
         if state.ended:
             entry.history, entry.body, entry.crashes = "", settlement.body, 0
-            lives = max(settlement.lasts, settlement.keep)
         else:
             entry.history, entry.body = settlement.history, None
-            lives = settlement.keep
-            if state is State.RETRY:
-                lives += settlement.lasts + settlement.overdue
-        self._expire(settlement.key, entry, now + lives)
+        self._expire(settlement.key, entry, now + settlement.lives)
 
     async def look_up(self, key: str) -> Record | None:
         now = self._now()

@@ -57,7 +57,7 @@ def unpack(record: bytes) -> Packed:
     )
 
 
-def replayed(record: bytes) -> ClaimReply:
+def success_reply(record: bytes) -> ClaimReply:
     """The answer that a claim gets from a success, of which it needs less: most duplicates get it."""
     head, _, texts = record.partition(b"\n")
     mark, _, _, _, fence, _, *sizes = head.split(b" ")

@@ -21,7 +21,16 @@ from jobguard.stores.base import (
 from jobguard.stores.batching import Batcher, Client
 from jobguard.stores.commands import load_script
 from jobguard.stores.connecting import connect
-from jobguard.stores.records import call_token, identity, lifetime, milliseconds, raw, replayed, text, unpack
+from jobguard.stores.records import (
+    call_token,
+    identity,
+    lifetime,
+    milliseconds,
+    raw,
+    success_reply,
+    text,
+    unpack,
+)
 from jobguard.stores.redis_letters import RedisLetters
 from jobguard.stores.replies import flag, reading, whole
 
@@ -106,7 +115,7 @@ class RedisStore:
             return ClaimReply(Verdict.GRANTED, None, "", reply, 0.0, 0, 0.0, "", "", None)
         with reading:
             if isinstance(reply, bytes):
-                return replayed(reply)
+                return success_reply(reply)
             told, wait, elapsed, record, fence, crashes = reply
             verdict, before = _VERDICTS[told], unpack(record)
             granted, own = verdict is Verdict.GRANTED, before.owner == claim.owner
@@ -132,12 +141,7 @@ class RedisStore:
 
     async def settle(self, settlement: Settlement) -> SettleReply:
         key, state = raw(settlement.key), settlement.state
-        if state.ended:
-            tail, lives = settlement.body, max(settlement.lasts, settlement.keep)
-        else:
-            tail, lives = settlement.history, settlement.keep
-            if state is State.RETRY:
-                lives += settlement.lasts + settlement.overdue
+        tail = settlement.body if state.ended else settlement.history
         reply = await self._batcher.run(
             _SETTLE,
             1,
@@ -145,7 +149,7 @@ class RedisStore:
             identity(settlement.owner, settlement.token, settlement.fingerprint),
             b"%c%c" % (ord(state.value), b"-"[0] if tail is None else b"+"[0]),
             milliseconds(settlement.lasts),
-            lifetime(lives),
+            lifetime(settlement.lives),
             milliseconds(settlement.overdue),
             b"" if settlement.fence is None else b"%d" % settlement.fence,
             b"" if tail is None else raw(tail),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from jobguard.errors import StoreError
 from jobguard.events import Failed, OutcomeLost, StoreFailed
 from jobguard.guard import JobGuard
 from jobguard.job import NO_HISTORY, JobRef
-from jobguard.leases import now
+from jobguard.leases import new_token, now
 from jobguard.letters import Arguments, End, letter_id, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering
@@ -177,7 +176,7 @@ class Endings:
         settlement = Settlement(
             key=self._guard.runtime.record_key(digest),
             owner=ref.identity,
-            token=secrets.token_urlsafe(9),
+            token=new_token(),
             fence=None,
             state=State.FAILED,
             lasts=0.0,
