@@ -74,7 +74,8 @@ async def test_a_cancelled_task_group_whose_child_fails_is_not_retried() -> None
         await begun.wait()
         await asyncio.sleep(0)
         call.cancel()
-        with pytest.raises(BaseExceptionGroup):
+        # From Python 3.13 on the group has its task cancelled once more, so that it is that which comes out.
+        with pytest.raises((BaseExceptionGroup, asyncio.CancelledError)):
             await call
         assert len(log.of(Interrupted)) == 1
         assert runs == [1]
