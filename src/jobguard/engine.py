@@ -194,7 +194,6 @@ async def failed_or_cut_off(case: Case, error: Exception) -> Answer | None:
     if not cut_off(error):
         return await failed(case, error)
     await interrupted(case)
-    case.phase = Phase.SETTLED
     if case.delivery.terms.durable and on_asyncio():
         raise asyncio.CancelledError from error
     raise error

@@ -178,35 +178,37 @@ async def answer_or_raise(
 
 
 async def interrupted(case: Case) -> None:
-    """Record that this run was cut off, in bounded time, whatever cancels us meanwhile."""
-    if case.phase is Phase.SETTLED or case.delivery.lost:
+    """Record that this run was cut off, once, in bounded time, whatever cancels us meanwhile."""
+    phase, writes = case.phase, case.writes
+    case.phase = Phase.SETTLED  # whoever cancels us meanwhile has us come here again
+    if phase is Phase.SETTLED or case.delivery.lost:
         return
-    if case.phase is Phase.IDLE:
+    if phase is Phase.IDLE:
         # No run has begun. A queue that counts deliveries would take this one for a crash.
         await case.runtime.background.see_through(case.delivery.uncount, INTERRUPTION_BOUND)
         return
-    if case.phase is Phase.RETRYING and case.delivery.terms.durable:
+    if phase is Phase.RETRYING and case.delivery.terms.durable:
         return  # the failure is recorded, and the queue delivers the job again
     attempt = case.history.runs + 1
     recorded: list[bool] = []
 
     async def record() -> None:
         try:
-            recorded.append(await record_interruption(case))
+            recorded.append(await record_interruption(case, phase))
         except StoreError as error:
             case.told("settle")(error)
 
     try:
-        if case.writes:
+        if writes:
             await case.runtime.background.see_through(record, INTERRUPTION_BOUND)
     finally:
         case.tell(events.Interrupted, attempt=attempt, recorded=recorded == [True])
 
 
-async def record_interruption(case: Case) -> bool:
+async def record_interruption(case: Case, phase: Phase) -> bool:
     """Add an interruption to the record, and free the key for others."""
     deduplication = case.plan.deduplication
-    if case.phase is Phase.CLAIMING and case.key is not None and deduplication is not None:
+    if phase is Phase.CLAIMING and case.key is not None and deduplication is not None:
         # The server may have granted the claim: asking again under the same token tells, and
         # brings the history that the interruption is added to.
         reply = await case.runtime.store.claim(case.claim_request(case.key, deduplication))
@@ -216,7 +218,7 @@ async def record_interruption(case: Case) -> bool:
         case.history, case.offset = unpack(reply.history, reply.elapsed)
     case.history = case.history.with_interruption()
     settlement = case.settlement(State.INTERRUPTED)
-    if case.phase is Phase.RETRYING:
+    if phase is Phase.RETRYING:
         # The claim was settled as RETRY already; without a fence a job changes its own record.
         settlement = settlement._replace(fence=None, token=new_token())
     case.delivery.interrupted(settlement)

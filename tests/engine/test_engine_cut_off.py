@@ -11,6 +11,7 @@ import pytest
 from jobguard import JobGuard, constant, current_job, deduplicated, fallback, retrying
 from jobguard.events import Interrupted, RetryScheduled
 from jobguard.stores import MemoryStore
+from jobguard.stores.base import Settlement, SettleReply
 from jobguard.testing import EventLog
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +47,38 @@ async def test_a_failed_clean_up_after_a_cancellation_is_not_retried(claimed: bo
     assert runs == [1]
     assert len(log.of(Interrupted)) == 1
     assert log.of(RetryScheduled) == []
+
+
+@ASYNCIO
+async def test_a_run_that_is_cancelled_again_while_that_is_recorded_is_recorded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One interruption of one attempt, however often the task is cancelled."""
+    begun = asyncio.Event()
+    log, store = EventLog(), MemoryStore()
+    settle = store.settle
+
+    @deduplicated
+    async def task(x: int) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise CleanUpFailed
+
+    async def impatient(settlement: Settlement) -> SettleReply:
+        call.cancel()
+        await asyncio.sleep(0)
+        return await settle(settlement)
+
+    monkeypatch.setattr(store, "settle", impatient)
+    async with JobGuard(store, hooks=[log]):
+        call = asyncio.create_task(task(1))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert [event.attempt for event in log.of(Interrupted)] == [1]
 
 
 @ASYNCIO

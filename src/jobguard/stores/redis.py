@@ -15,7 +15,6 @@ from jobguard.stores.base import (
     Renewal,
     Settlement,
     SettleReply,
-    State,
     Verdict,
 )
 from jobguard.stores.batching import Batcher, Client
