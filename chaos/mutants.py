@@ -256,17 +256,17 @@ def _replays_under_new_ids() -> None:
 
 
 def _letter_taken_out_to_requeue() -> None:
-    from jobguard.returning import Returning
+    from jobguard.returning import Meant, Returning
 
     put_back = Returning.put_back
 
-    async def take_out_and_put_back(self: Any, id: str) -> Any:
-        entry = await self._store.letters.get(self._queue, id)
+    async def take_out_and_put_back(self: Any, meant: Meant) -> Any:
+        entry = await self._store.letters.get(self._queue, meant.id)
         if entry is not None:
-            await self._store.letters.remove(self._queue, [(id, None)])
+            await self._store.letters.remove(self._queue, [(meant.id, None)])
             await asyncio.sleep(0.05)
             await self._store.letters.put(self._queue, entry)
-        return await put_back(self, id)
+        return await put_back(self, Meant(meant.id))
 
     _replace(Returning, "put_back", take_out_and_put_back)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from math import inf, isfinite, nan
+from math import inf, nan
 from typing import Any, cast
 
 import pytest
@@ -16,7 +16,7 @@ from jobguard.backoff import Schedule, constant, exponential, fibonacci, linear
 from jobguard.decision import Action, Decision, attempts_of, crash_limit, decide
 from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze, Undeliverable
 from jobguard.job import NO_HISTORY, History
-from jobguard.policies import DeadLettering, Fallback, Policies, Retrying
+from jobguard.policies import LONGEST, DeadLettering, Fallback, Policies, Retrying
 
 
 class Broad(Exception):
@@ -181,7 +181,7 @@ def test_every_failed_run_gets_a_sound_decision(
     signal: Signal | None,
     expires: float | None,
 ) -> None:
-    """No settings, history or error make deciding raise, and every delay is a finite time from 0 on."""
+    """No settings, history or error make deciding raise, and every delay is a time that can be recorded."""
     made = decide(
         plan,
         history,
@@ -192,8 +192,7 @@ def test_every_failed_run_gets_a_sound_decision(
         signal=signal,
         expires=expires,
     )
-    assert isfinite(made.delay)
-    assert made.delay >= 0
+    assert 0 <= made.delay <= LONGEST
     if made.action is Action.FAIL:
         assert made.delay == 0
         assert made.fall_back is (made.reason != "discarded")
@@ -441,7 +440,7 @@ def test_a_senseless_retry_after_is_ignored(wish: object) -> None:
 
 @pytest.mark.parametrize(
     ("retry_after", "told"),
-    [(raises, "raised RuntimeError"), (answering("30"), "(str) is no duration")],
+    [(raises, "raised RuntimeError"), (answering("30"), "(str) is not a duration")],
     ids=["raises", "text"],
 )
 def test_a_broken_retry_after_is_ignored_and_noted(retry_after: Any, told: str) -> None:
@@ -453,10 +452,12 @@ def test_a_broken_retry_after_is_ignored_and_noted(retry_after: Any, told: str) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "delay"), [(7, 7), (timedelta(minutes=1), 60), (-3, 0), (nan, 0), (0, 0)], ids=repr
+    ("answer", "delay"),
+    [(7, 7), (timedelta(minutes=1), 60), (-3, 0), (nan, 0), (0, 0), (1e30, LONGEST)],
+    ids=repr,
 )
 def test_a_backoff_may_be_any_callable(answer: object, delay: float) -> None:
-    """A function of the failure's number serves as a schedule; a time in the past means at once."""
+    """A function of the failure's number serves as a schedule; the past is now, and time has a bound."""
     assert rule(Other(), Retrying(backoff=answering(answer))).delay == delay
 
 
@@ -513,6 +514,12 @@ def test_retry_later_is_bounded_like_any_failure() -> None:
     assert rule(RetryLater(after=1), failures=2).reason == "exhausted"
     assert rule(RetryLater(after=60), replace(STEADY, deadline=60)).reason == "deadline"
     assert rule(RetryLater(after=60), expires=60).reason == "expired"
+
+
+@pytest.mark.parametrize("signal", [RetryLater(after=1e30), Snooze(after=1e30)], ids=repr)
+def test_a_signal_s_delay_is_bounded(signal: Signal) -> None:
+    """No store could write when a longer one ends."""
+    assert rule(signal, STEADY).delay == LONGEST
 
 
 def test_snooze_runs_again_without_a_policy() -> None:

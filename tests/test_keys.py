@@ -332,7 +332,7 @@ def test_typed_in_code_keeps_the_name_of_its_module(tmp_path: Path) -> None:
         ("to", InvalidValue, ["'to'", "write '{to}'"]),
         ((), InvalidValue, ["()", "at least one"]),
         (["to"], InvalidType, ["['to']", "tuple"]),
-        (("to", 1), InvalidType, ["('to', 1)", "1 is no text"]),
+        (("to", 1), InvalidType, ["('to', 1)", "1 is not text"]),
         (7, InvalidType, ["7", "template"]),
         (b"{to}", InvalidType, ["b'{to}'"]),
         (lambda to: to, InvalidValue, ["send", "to, content, message_id"]),

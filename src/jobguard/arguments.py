@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from jobguard.codec import Codec, clip, preview, printable
 from jobguard.errors import InvalidValue, NotEncodable
-from jobguard.letters import PAYLOAD_LIMIT
-from jobguard.redaction import REDACTED, redactor
+from jobguard.letters import PAYLOAD_LIMIT, pack_arguments, unpack_arguments
+from jobguard.redaction import REDACTED, by_name, names_of, redactor
 from jobguard.stores.letters import DeadLetter, Edit
 
 KEPT_EDITS = 20
@@ -50,7 +50,7 @@ def arguments_of(letter: DeadLetter, codec: Codec) -> Mapping[str, object]:
     """
     try:
         args, kwargs = _decoded(letter, codec)
-        return _by_name(letter, args, kwargs)
+        return by_name(args, kwargs, letter.parameters)
     except (NotEditable, NotEncodable):
         pass
     try:
@@ -110,7 +110,7 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     Raises:
         NotEditable: the letter does not keep its arguments as JSON, a path leads nowhere, or a value has
             no form in the store.
-        InvalidValue: a path is none.
+        InvalidValue: a path is malformed.
     """
     for path in changes:
         checked_path(path)
@@ -125,7 +125,7 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     at = time.time()
     for path, value in changes.items():
         head, *rest = path.split(".")
-        before = _value_at(_by_name(letter, args, kwargs), path)
+        before = _value_at(by_name(args, kwargs, letter.parameters), path)
         if isinstance(value, Typed):
             value = value.in_place_of(before)
         place = _place(letter, args, kwargs, head)
@@ -135,7 +135,7 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
             kwargs[place] = _changed(kwargs[place], rest, value, path)
         made.append((path, before, value))
     try:
-        payload = codec.encode({"args": args, "kwargs": kwargs})
+        payload = pack_arguments(args, kwargs, codec)
     except NotEncodable as error:
         raise NotEditable(str(error)) from error
     size = len(payload.encode("utf-8", "surrogatepass"))
@@ -189,36 +189,21 @@ def _decoded(letter: DeadLetter, codec: Codec) -> tuple[list[Any], dict[str, Any
         how = kept.get(letter.payload_format, "not at all")
         raise NotEditable(f"its arguments are kept {how} (payload_format {letter.payload_format!r})")
     try:
-        value: Any = codec.decode(letter.payload)
-        args, kwargs = value["args"], value["kwargs"]
+        return unpack_arguments(letter.payload, codec)
     except NotEncodable as error:
         raise NotEditable(f"its arguments are of types that are not known here: {error}") from error
-    except (LookupError, TypeError) as error:
-        raise NotEditable("its payload does not hold arguments") from error
-    if [type(args), type(kwargs)] != [list, dict] or not all(isinstance(name, str) for name in kwargs):
-        raise NotEditable("its payload does not hold arguments")
-    return args, kwargs
-
-
-def _by_name(letter: DeadLetter, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, object]:
-    named: dict[str, object] = {}
-    for position, value in enumerate(args):
-        name = letter.parameters[position] if position < len(letter.parameters) else ""
-        if name.startswith("*") or not name:
-            rest = letter.parameters[-1].lstrip("*") if letter.parameters else "args"
-            named[rest] = list(args[position:])
-            break
-        named[name] = value
-    return named | dict(kwargs)
+    except ValueError as error:
+        raise NotEditable(str(error)) from error
 
 
 def _place(letter: DeadLetter, args: list[Any], kwargs: Mapping[str, Any], name: str) -> int | str:
     """Where an argument is: its position, or its name."""
     if name in kwargs:
         return name
-    if name in letter.parameters and letter.parameters.index(name) < len(args):
-        return letter.parameters.index(name)
-    raise NotEditable(f"argument {name!r} is one of any number, of which none can be changed alone")
+    names = names_of(args, letter.parameters)
+    if name in names:
+        return names.index(name)
+    raise NotEditable(f"argument {name!r} takes any number of values, of which none can be changed")
 
 
 def _changed(value: Any, rest: list[str], new: object, path: str) -> object:

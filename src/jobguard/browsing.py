@@ -18,11 +18,13 @@ from jobguard.policies import count as whole_number
 from jobguard.stores.base import Store
 from jobguard.stores.letters import (
     LARGEST_PAGE,
+    MOST_TASKS,
     DeadLetter,
     Dimension,
     Entry,
     LetterQuery,
     LetterQueue,
+    Tally,
 )
 
 HOUR = 3600 * MICROSECONDS
@@ -30,8 +32,6 @@ HOURS_TOLD, HOURS_TOLD_UNASKED = 48, 24
 """Hours that are counted one by one, at most: since a time, and where nobody says since when."""
 COMMONEST = 100
 """Rows of a table of counts."""
-MOST_TASKS = 20
-"""Names of tasks in one group."""
 
 Progress = Callable[[int], None]
 """Told how many letters have been looked at or dealt with, from time to time."""
@@ -108,8 +108,11 @@ class Place:
 
     async def newest(self) -> int | None:
         """The arrival of the newest letter of any state."""
-        page = await self.store.letters.page(self.queue, LetterQuery(state=None), 1, texts=False)
-        return page.entries[0].arrival if page.entries else None
+        query = LetterQuery(state=None)
+        async with aclosing(self.entries(Filter(), query, size=1, texts=False)) as entries:
+            async for entry in entries:
+                return entry.arrival
+        return None
 
     async def snapshot(self, asked: Filter, until: int | None) -> LetterQuery | None:
         """The query for letters that were there at a time (None = now); None = there were none."""
@@ -184,11 +187,13 @@ async def groups(place: Place, asked: Filter, limit: int, progress: Progress | N
     if whole_number("limit", limit) > LARGEST_PAGE:
         raise InvalidValue(f"limit must be {LARGEST_PAGE} or less, not {limit!r}")
     query = await place.query(asked)
-    if asked.reads_letters or query.dimensions or query.state is None or query.until is not None:
+    tallies: list[Tally] | None = None
+    if query.state is not None and query.until is None and not (asked.reads_letters or query.dimensions):
+        tallies = await place.store.letters.tally(
+            place.queue, Dimension.FINGERPRINT, state=query.state, since=query.since, limit=limit
+        )
+    if tallies is None:
         return await _counted_groups(place, asked, query, limit, progress)
-    tallies = await place.store.letters.tally(
-        place.queue, Dimension.FINGERPRINT, state=query.state, since=query.since, limit=limit
-    )
     return [
         Group(
             fingerprint=tally.value,
@@ -231,6 +236,14 @@ async def _counted_groups(
     ]
 
 
+async def _counted_values(place: Place, dimension: Dimension, query: LetterQuery) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    async with aclosing(place.entries(Filter(), query, texts=False)) as entries:
+        async for entry in entries:
+            counts[entry.value(dimension)] += 1
+    return dict(counts.most_common(COMMONEST))
+
+
 async def stats(place: Place, since: Moment | None) -> Stats:
     letters, queue = place.store.letters, place.queue
     totals = await letters.totals(queue)
@@ -243,7 +256,10 @@ async def stats(place: Place, since: Moment | None) -> Stats:
 
     async def tally(dimension: Dimension) -> None:
         found = await letters.tally(queue, dimension, since=start, limit=COMMONEST)
-        counts[dimension] = {each.value: each.count for each in found}
+        if found is None:
+            counts[dimension] = await _counted_values(place, dimension, LetterQuery(since=start))
+        else:
+            counts[dimension] = {each.value: each.count for each in found}
 
     async def hour(begin: int) -> None:
         query = LetterQuery(since=max(begin, start or 0), until=begin + HOUR - 1)
@@ -252,7 +268,7 @@ async def stats(place: Place, since: Moment | None) -> Stats:
     async def total() -> None:
         numbers.append(await letters.count(queue, LetterQuery(since=start)))
 
-    async with anyio.create_task_group() as group:  # all of it in one round trip
+    async with anyio.create_task_group() as group:  # all of it in one round trip, where indexes answer
         group.start_soon(tally, Dimension.TASK)
         group.start_soon(tally, Dimension.ERROR)
         group.start_soon(total)

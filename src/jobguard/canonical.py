@@ -218,7 +218,7 @@ def _other(value: object, depth: int) -> bytes:
         return b"E" + encode_class(kind) + encode_text(value._name_)
     if hasattr(kind, "__dataclass_fields__"):
         return b"D" + encode_class(kind) + _members_by_name(_dataclass_members(value), depth)
-    if hasattr(kind, "model_fields") and hasattr(kind, "__pydantic_validator__"):
+    if is_model(kind):
         return b"M" + encode_class(kind) + _members_by_name(_model_members(value), depth)
     for base in kind.__mro__:
         encoder = _ENCODERS.get(base)
@@ -266,6 +266,11 @@ def _check_depth(depth: int) -> None:
 def encode_class(kind: type) -> bytes:
     """A class by its name; told from text by where it stands."""
     return encode_text(module_name(kind.__module__)) + encode_text(kind.__qualname__)
+
+
+def is_model(kind: type) -> bool:
+    """Whether a class is a pydantic model, told without importing pydantic."""
+    return hasattr(kind, "model_fields") and hasattr(kind, "__pydantic_validator__")
 
 
 def class_name(kind: type) -> str:

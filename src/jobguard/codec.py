@@ -207,6 +207,13 @@ class Codec:
         return found
 
 
+def check_codec(codec: object) -> Codec:
+    """A codec: a wrong one would only show when the first result is to be stored."""
+    if not isinstance(codec, Codec):
+        raise InvalidType(f"codec must be a jobguard.codec.Codec, not {codec!r}; write codec=Codec()")
+    return codec
+
+
 _SEQUENCES: Final[dict[type, str]] = {list: "", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
 _SEQUENCES_BY_TAG: Final[dict[str, Any]] = {"$tuple": tuple, "$set": set, "$frozenset": frozenset}
 _BY_TAG: Final = {scalar.tag: scalar for scalar in SCALARS.values()}

@@ -18,7 +18,7 @@ from typing import cast
 from jobguard.backoff import Schedule, exponential
 from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze, Undeliverable
 from jobguard.job import History
-from jobguard.policies import Policies, Retrying
+from jobguard.policies import LONGEST, Policies, Retrying
 
 _BACKOFF = exponential(30, cap=600)
 _STANDARD = Retrying(backoff=_BACKOFF)
@@ -45,7 +45,7 @@ class Decision:
         reason: why, in a word. RETRY: `failed` or `retry_later`; SNOOZE: `snoozed`; FAIL:
             `exhausted`, `gave_up`, `not_retryable`, `deadline`, `expired`, `snoozes`, `discarded`, or
             what an `Undeliverable` says.
-        delay: seconds until the next run; 0 where there is none.
+        delay: seconds until the next run, 100 years at most; 0 where there is none.
         counted: whether the run was a failure. `Snooze`, `Discard` and `Undeliverable` are not, even where
             they end the job.
         dead_letter: whether the job is to be kept as a dead letter.
@@ -179,6 +179,7 @@ class _Judge:
     def _again(self, action: Action, reason: str, delay: float, deadline: float | None) -> Decision:
         """Another run after `delay`, if there is still time for it."""
         counted = action is Action.RETRY
+        delay = min(delay, LONGEST)  # what is longer cannot be recorded
         if deadline is not None and self.elapsed + delay >= deadline:
             return self._fail("deadline", counted=counted)
         if self.expires is not None and delay >= self.expires:
@@ -264,12 +265,12 @@ def _answer(name: str, error: Exception, question: Callable[[], object]) -> floa
         return None
     seconds = _seconds(given)
     if seconds is None and given is not None:
-        _note(error, f"{name}= was ignored, since its answer ({type(given).__name__}) is no duration")
+        _note(error, f"{name}= was ignored, since its answer ({type(given).__name__}) is not a duration")
     return seconds
 
 
 def _seconds(value: object) -> float | None:
-    """Seconds of a duration, 0 for one in the past or NaN; None for what is no finite duration at all."""
+    """Seconds of a duration, 0 for one in the past or NaN; None for what is not a finite duration at all."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         return None

@@ -187,10 +187,11 @@ def retrying(
             Default `exponential(30, cap=600)`: up to 30, 60, 120 … 600 s, with full jitter.
         per: other `retrying(...)` settings per exception type; the closest class wins. Their
             `attempts` count all failures of the job.
-        retry_after: function from exception to seconds (or None): a floor for the delay, as a
+        retry_after: function from exception to seconds, a timedelta or None: a floor for the delay, as a
             Retry-After header gives it.
-        max_retry_after: seconds that such a floor may be at most. Default 3600.
-        deadline: seconds since the first start after which no run starts or goes on. Default none.
+        max_retry_after: seconds or timedelta that such a floor may be at most. Default 3600.
+        deadline: seconds or timedelta since the first start, after which no run starts or goes on. Default
+            none.
         max_crashes: runs that may end together with their worker, or lose their lease. Default 5.
         max_snoozes: snoozes that a job may take; None (default) = no limit.
 
@@ -211,7 +212,7 @@ def retrying(
         attempts_given=given,
         backoff=Retrying().backoff if isinstance(backoff, _Unset) else policies.schedule("backoff", backoff),
         per=_per_error(per),
-        retry_after=_function("retry_after", retry_after),
+        retry_after=policies.function("retry_after", retry_after, "from exception to seconds"),
         max_retry_after=policies.seconds("max_retry_after", max_retry_after, zero=True),
         deadline=None if deadline is None else policies.seconds("deadline", deadline),
         max_crashes=policies.count("max_crashes", max_crashes),
@@ -276,11 +277,11 @@ def dead_letter(
         raise InvalidType(f"payload must be True or False, not {payload!r}")
     policy = DeadLettering(
         queue=check_name("queue", queue),
-        redact=tuple(_text("redact", name) for name in redact),
+        redact=tuple(_path("redact", path) for path in redact),
         payload=payload,
         retention=None if retention is None else policies.seconds("retention", retention),
         max_entries=None if max_entries is None else policies.count("max_entries", max_entries),
-        on_evict=None if on_evict is None else policies.plain("on_evict", on_evict),
+        on_evict=policies.evicting(on_evict),
         alert_over=None if alert_over is None else policies.count("alert_over", alert_over, least=0),
     )
     return Decorator[DeadLettering, Never](policy) if fn is None else add_policy(fn, policy)
@@ -333,12 +334,11 @@ def _text(name: str, value: object) -> str:
     return value
 
 
-def _function(
-    name: str, value: Callable[[Exception], Duration | None] | None
-) -> Callable[[Exception], Duration | None] | None:
-    if value is not None and not callable(value):
-        raise InvalidType(f"{name} must be a function from exception to seconds, not {value!r}")
-    return policies.plain(name, value)
+def _path(name: str, value: object) -> str:
+    path = _text(name, value)
+    if "" in path.split("."):  # it would lead nowhere, and leave a secret in clear
+        raise InvalidValue(f"{name} must be names with dots between, not {path!r}; leave out the odd dot")
+    return path
 
 
 def _per_error(per: Mapping[type[Exception], object] | None) -> tuple[tuple[type[Exception], Retrying], ...]:

@@ -11,11 +11,11 @@ from jobguard import browsing, removal
 from jobguard.adapters.base import Requeuer
 from jobguard.arguments import NotEditable, edited
 from jobguard.browsing import COMMONEST, Group, Page, Place, Progress, Stats
-from jobguard.codec import Codec
+from jobguard.codec import Codec, check_codec
 from jobguard.errors import InvalidValue, LetterRefused
 from jobguard.filters import Filter, Moment, StateName, as_filter
 from jobguard.letters import entry_of, letter_in
-from jobguard.policies import check_name, check_namespace
+from jobguard.policies import Duration, check_name, check_namespace, evicting, seconds
 from jobguard.policies import count as whole_number
 from jobguard.removal import OnEvict
 from jobguard.requeueing import (
@@ -27,7 +27,8 @@ from jobguard.requeueing import (
     Status,
     Stopped,
 )
-from jobguard.stores.base import LetterStore, Store
+from jobguard.returning import Meant
+from jobguard.stores.base import LetterStore, Store, check_store
 from jobguard.stores.letters import LARGEST_PAGE, DeadLetter, Entry, LetterQueue, LetterState
 
 __all__ = [
@@ -56,6 +57,9 @@ class DeadLetterQueue:
         namespace: the `JobGuard`'s namespace.
         codec: the `JobGuard`'s codec; reads and writes kept arguments.
 
+    Raises:
+        ConfigurationError: a setting is wrong; the message names it.
+
     Every method raises `StoreUnavailable` if the store does not answer.
     """
 
@@ -63,14 +67,16 @@ class DeadLetterQueue:
         self, store: Store, name: str = "default", *, namespace: str = "jobguard", codec: Codec | None = None
     ) -> None:
         queue = LetterQueue(check_namespace(namespace), check_name("name", name))
-        self._place = Place(store, queue, Codec() if codec is None else codec)
+        self._place = Place(check_store(store), queue, Codec() if codec is None else check_codec(codec))
 
     @property
     def name(self) -> str:
+        """The queue's name, as in `@dead_letter(queue=...)`."""
         return self._place.queue.name
 
     @property
     def namespace(self) -> str:
+        """The `JobGuard`'s namespace."""
         return self._place.queue.namespace
 
     async def count(self, filter: Filter | str | None = None, *, progress: Progress | None = None) -> int:
@@ -130,7 +136,7 @@ class DeadLetterQueue:
         *,
         progress: Progress | None = None,
     ) -> builtins.list[Group]:
-        """The causes of which most letters are, the commonest first.
+        """The commonest causes: the same error, raised at the same place.
 
         At once where the filter names nothing but a state and `since`. Else the letters are counted one by
         one.
@@ -164,7 +170,7 @@ class DeadLetterQueue:
         Raises:
             LetterRefused: the letter is not dead, or does not keep its arguments as JSON, or has no such
                 argument, or the value has no form in the store.
-            InvalidValue: a path is none.
+            InvalidValue: a path is malformed.
         """
         while True:
             entry = await self._place.find(id)
@@ -191,7 +197,7 @@ class DeadLetterQueue:
         max_requeues: int | None = 5,
         canary: int = 0,
         max_failure_rate: float | None = None,
-        patience: float = 300.0,
+        patience: Duration = 300.0,
         trust_imported: bool = False,
         unserved: bool = False,
         dry_run: bool = False,
@@ -217,7 +223,7 @@ class DeadLetterQueue:
                 have failed again.
             max_failure_rate: stop when more than this share of what was requeued and has ended has failed
                 again, from ten on. Default None: 0.2 with canaries, else nobody looks.
-            patience: seconds to wait for canaries. Default 300.
+            patience: seconds or timedelta to wait for canaries. Default 300.
             trust_imported: also run opaque payloads that were imported from a file.
             unserved: also enqueue what no worker has said it serves.
             dry_run: only say what would happen.
@@ -235,7 +241,7 @@ class DeadLetterQueue:
             max_requeues=max_requeues,
             canary=canary,
             max_failure_rate=max_failure_rate,
-            patience=patience,
+            patience=seconds("patience", patience),
             trust_imported=trust_imported,
             unserved=unserved,
             dry_run=dry_run,
@@ -268,19 +274,26 @@ class DeadLetterQueue:
 
         Raises:
             Stopped: too much has failed again, or canaries have not ended in time.
+            ConfigurationError: `which` or `via` cannot be used; the message names it.
         """
         place = self._place
+        work = Requeueing(place.store, place.queue, place.codec, via, orders)
+        if isinstance(which, str) and "=" in which:  # ids that jobguard makes have none
+            raise InvalidValue(f"which must be ids or a Filter, not {which!r}; write Filter.parse({which!r})")
         if isinstance(which, Filter):
             query = await place.snapshot(which, _mark(until))
             if query is None:
                 return
-            ids = _ids(place.entries(which, query, oldest_first=True, texts=False))
+            letters = _as_found(place.entries(which, query, oldest_first=True, texts=False))
         else:
-            ids = _oldest_first(place, dict.fromkeys([which] if isinstance(which, str) else which))
-        work = Requeueing(place.store, place.queue, place.codec, via, orders)
-        async with aclosing(ids), aclosing(work.run(ids)) as outcomes:
+            letters = _oldest_first(place, dict.fromkeys([which] if isinstance(which, str) else which))
+        async with aclosing(letters), aclosing(work.run(letters)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
+
+    async def now(self) -> int:
+        """What the store's clock says, in microseconds since 1970."""
+        return (await self._letters.totals(self._place.queue)).now
 
     async def take_in(self, letter: DeadLetter, arrival: int) -> bool:
         """Keep a letter that comes from elsewhere; False = one with its id is there, and stays.
@@ -360,7 +373,7 @@ class DeadLetterQueue:
             older_than=older_than,
             keep=keep,
             query=Filter(state=state).query(0),
-            on_evict=on_evict,
+            on_evict=evicting(on_evict),
             dry_run=dry_run,
             progress=progress,
         )
@@ -383,14 +396,14 @@ class DeadLetterQueue:
         return f"DeadLetterQueue({self._place.store!r}, {queue.name!r}, namespace={queue.namespace!r})"
 
 
-async def _ids(found: AsyncGenerator[Entry]) -> AsyncGenerator[str]:
+async def _as_found(found: AsyncGenerator[Entry]) -> AsyncGenerator[Meant]:
     async with aclosing(found):
         async for entry in found:
-            yield entry.id
+            yield Meant(entry.id, entry.arrival)
 
 
-async def _oldest_first(place: Place, given: Iterable[str]) -> AsyncGenerator[str]:
-    """Ids of letters, also by their keys, in the order in which they died; last what there is not."""
+async def _oldest_first(place: Place, given: Iterable[str]) -> AsyncGenerator[Meant]:
+    """Letters by their ids, also by their keys, in the order in which they died; last what there is not."""
     arrivals: dict[str, int] = {}
     missing: builtins.list[str] = []
     for id in given:
@@ -400,7 +413,7 @@ async def _oldest_first(place: Place, given: Iterable[str]) -> AsyncGenerator[st
         else:
             arrivals[entry.id] = entry.arrival
     for id in (*sorted(arrivals, key=lambda id: arrivals[id]), *missing):
-        yield id
+        yield Meant(id)
 
 
 def _mark(until: str | None) -> int | None:

@@ -14,7 +14,7 @@ JobGuardError
 ├── CrashLimitExceeded          the job took its worker down too often
 ├── Undeliverable               a queue handed over a job that no function can take
 ├── LeaseLost                   the claim went to another holder while the body ran
-├── LetterRefused               a dead letter cannot be edited as asked
+├── LetterRefused               a dead letter cannot be edited or requeued as asked
 ├── StoreError                  the store answered with an error
 │   └── StoreUnavailable        the store did not answer
 ├── NotEncodable                a value cannot be written as tagged JSON
@@ -28,6 +28,8 @@ JobGuardError
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from datetime import timedelta
 
 
@@ -158,30 +160,43 @@ class Signal(JobGuardError):
     """Base of what a task raises to steer its own job."""
 
 
-def _seconds(name: str, value: float | timedelta | None) -> float | None:
-    """Seconds of a duration, checked here so that a bad signal fails where it is raised."""
-    if value is None:
-        return None
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+def _seconds(after: object) -> float:
+    """Seconds of a delay, checked here so that a bad signal fails where it is raised."""
+    if after is None:
+        raise InvalidType(
+            "after must be seconds or a timedelta, not None; RetryLater leaves the delay to the backoff"
+        )
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidType(f"{name} must be seconds or a timedelta, not {value!r}")
-    if not 0 <= seconds < float("inf"):
-        raise InvalidValue(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
+        raise InvalidType(f"after must be seconds or a timedelta, not {after!r}")
+    if not 0 <= seconds <= sys.float_info.max:
+        raise InvalidValue(f"after must be a finite number of seconds, 0 or more, not {after!r}")
     return float(seconds)
+
+
+def _reason(value: str) -> str:
+    """A signal's reason, and not the delay that somebody meant to write."""
+    if isinstance(value, (int, float, timedelta)):
+        raise InvalidType(f"reason must be text, not {value!r}; write after={value!r}")
+    return value
 
 
 class RetryLater(Signal):
     """Ask for another run. Counts as a failure, so `attempts` bounds it.
 
     Args:
-        after: seconds or timedelta until the next run; None (the default) leaves it to the backoff.
         reason: text for logs and the dead letter.
+        after: seconds or timedelta until the next run, 100 years at most; None (the default) leaves it to
+            the backoff.
+
+    Raises:
+        InvalidType, InvalidValue: `after` is not such a duration, or `reason` is one.
     """
 
     def __init__(self, reason: str = "", *, after: float | timedelta | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.after: float | None = _seconds("after", after)
+        self.reason = _reason(reason)
+        self.after: float | None = None if after is None else _seconds(after)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_signal, (type(self), self.reason, self.after))
@@ -191,14 +206,17 @@ class Snooze(Signal):
     """Ask for another run without counting a failure. `max_snoozes` bounds it.
 
     Args:
-        after: seconds or timedelta until the next run.
         reason: text for logs.
+        after: seconds or timedelta until the next run, 100 years at most; 0 = at once.
+
+    Raises:
+        InvalidType, InvalidValue: `after` is not such a duration, or `reason` is one.
     """
 
     def __init__(self, reason: str = "", *, after: float | timedelta) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.after: float = _seconds("after", after) or 0.0
+        self.reason = _reason(reason)
+        self.after: float = _seconds(after)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_signal, (type(self), self.reason, self.after))
@@ -220,6 +238,6 @@ class Discard(Signal):
         self.reason = reason
 
 
-def _signal(kind: type[RetryLater] | type[Snooze], reason: str, after: float) -> Signal:
+def _signal(kind: Callable[..., Signal], reason: str, after: float | None) -> Signal:
     """Rebuild a signal from its pickle; keyword-only settings need the help."""
     return kind(reason, after=after)

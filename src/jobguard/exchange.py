@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -48,12 +47,15 @@ async def export(
 ) -> AsyncGenerator[str]:
     """The letters that a filter means as lines of JSON, oldest first; by default all, of whatever state.
 
+    Each has one line, also if its job ends badly again meanwhile, which makes it the newest once more.
     The lines hold the payloads, which redaction leaves as they are: keep them like the store itself.
     """
     asked = Filter(state="all") if filter is None else filter
+    written: set[str] = set()
     async with aclosing(letters.each(asked, oldest_first=True, progress=progress)) as found:
         async for letter in found:
-            if letter.reason != "unreadable":
+            if letter.reason != "unreadable" and letter.id not in written:
+                written.add(letter.id)
                 yield to_text(letter) + "\n"
 
 
@@ -74,6 +76,7 @@ async def import_(
     Raises:
         StoreError: the store does not answer; what was imported stays, and the import can be repeated.
     """
+    now = await letters.now()
     imported = known = refusals = number = 0
     refused: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):
@@ -87,7 +90,7 @@ async def import_(
                 refused.append((number, str(error)))
         else:
             # A clock that was wrong must not date what comes after it.
-            if await letters.take_in(letter, int(min(letter.failed_at, time.time()) * MICROSECONDS)):
+            if await letters.take_in(letter, min(int(letter.failed_at * MICROSECONDS), now)):
                 imported += 1
             else:
                 known += 1
@@ -126,6 +129,8 @@ def _read(line: str) -> DeadLetter:
 def spill_to(path: str | os.PathLike[str]) -> Callable[[Sequence[DeadLetter]], None]:
     """For `on_evict`: append the letters to a file of JSON lines, which `import_` reads, and see it on disk.
 
+    A line that a full disk has torn stays by itself; what it was to hold is written again before it goes.
+
     Args:
         path: of the file; made when first needed, readable by its owner only.
     """
@@ -133,8 +138,11 @@ def spill_to(path: str | os.PathLike[str]) -> Callable[[Sequence[DeadLetter]], N
 
     def spill(evicted: Sequence[DeadLetter]) -> None:
         text = "".join(to_text(letter) + "\n" for letter in evicted).encode()
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                text = b"\n" + text
             while text:
                 text = text[os.write(descriptor, text) :]
             os.fsync(descriptor)

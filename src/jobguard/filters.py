@@ -88,7 +88,7 @@ class Filter:
                 as a shell does.
 
         Raises:
-            InvalidValue: a term is none, is given twice, or has a value that cannot be used.
+            InvalidValue: a term is malformed, is given twice, or has a value that cannot be used.
         """
         settings: dict[str, object] = {}
         arguments: dict[str, object] = {}
@@ -99,7 +99,7 @@ class Filter:
             )
             if not equals or (into is settings and name not in _READ):
                 raise InvalidValue(
-                    f"{term!r} is no filter; write name=value, where name is one of {', '.join(_READ)}, "
+                    f"{term!r} is not a filter; write name=value, where name is one of {', '.join(_READ)}, "
                     "or arg. and the path of an argument"
                 )
             if put in into:

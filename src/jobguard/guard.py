@@ -8,16 +8,18 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
-from jobguard.codec import Codec
+from jobguard.codec import Codec, check_codec
 from jobguard.errors import InvalidType
 from jobguard.events import DefaultStoreUsed, Hook
-from jobguard.policies import check_namespace, choice, seconds
+from jobguard.policies import check_namespace, choice, plain, seconds
 from jobguard.runtime import OnStoreError, Runtime, make_runtime
-from jobguard.stores.base import Store
+from jobguard.stores.base import Store, check_store
 from jobguard.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from jobguard.dlq import DeadLetterQueue
+
+__all__ = ["JobGuard", "active", "check_codec", "check_hooks", "check_store", "delivering"]
 
 
 class JobGuard:
@@ -63,6 +65,7 @@ class JobGuard:
 
     @property
     def store(self) -> Store:
+        """What keeps claims, outcomes and dead letters."""
         return self.runtime.store
 
     def dead_letters(self, name: str = "default") -> DeadLetterQueue:
@@ -92,20 +95,6 @@ class JobGuard:
         return f"JobGuard({self.runtime.store!r}, namespace={self.runtime.namespace!r})"
 
 
-def check_store(store: object) -> Store:
-    """A store, as far as its methods tell."""
-    if not isinstance(store, Store):
-        raise InvalidType(f"store must have the methods of jobguard.stores.Store, not {store!r}")
-    return store
-
-
-def check_codec(codec: object) -> Codec:
-    """A codec: a wrong one would only show when the first result is to be stored."""
-    if not isinstance(codec, Codec):
-        raise InvalidType(f"codec must be a jobguard.codec.Codec, not {codec!r}; write codec=Codec()")
-    return codec
-
-
 def check_hooks(hooks: object) -> tuple[Hook, ...]:
     """Hooks that can be called: a wrong one would only show in the log, event after event."""
     if callable(hooks) or not isinstance(hooks, Iterable):
@@ -114,6 +103,7 @@ def check_hooks(hooks: object) -> tuple[Hook, ...]:
     for hook in given:
         if not callable(hook):
             raise InvalidType(f"hooks must take an event each, not be {hook!r}; give functions")
+        plain("hooks", hook)
     return cast("tuple[Hook, ...]", given)
 
 

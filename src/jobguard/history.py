@@ -58,13 +58,13 @@ def unpack(text: str, elapsed: float) -> tuple[History, float]:
 
 def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**53:
-        raise ValueError("a count is none")
+        raise ValueError("not a count")
     return value
 
 
 def _attempt(number: object, at: object, kind: object, message: object) -> AttemptError:
     if type(number) is not int or type(kind) is not str or type(message) is not str:
-        raise TypeError("an attempt is none")
+        raise TypeError("not an attempt")
     if not isinstance(at, (int, float)) or not abs(at) < 2**63:
         raise ValueError("an attempt has no time")
     return AttemptError(number, float(at), kind, message)

@@ -48,6 +48,12 @@ class Duplicate(NamedTuple):
     """Returned in place of a result when the work was another job's. Falsy.
 
     A named tuple, so that it passes through pickle and JSON serialisers alike.
+
+    Attributes:
+        key: the deduplication key; for a dead letter's replay, the letter's id; without a key, the job's
+            identity.
+        status: what the other job is at.
+        owner: identity of the other job.
     """
 
     key: str

@@ -109,15 +109,18 @@ async def _evict(runtime: Runtime, queue: LetterQueue, policy: DeadLettering) ->
 
 
 async def _bring_down(letters: DeadLetterQueue, policy: DeadLettering) -> int:
-    """Remove the oldest: resolved ones first, then dead ones. Those whose jobs are on their way stay."""
+    """Remove the oldest: resolved ones first, then dead ones.
+
+    Those whose jobs are on their way stay, and take nobody's room: it is not for them that others must go.
+    """
     from jobguard.filters import Filter
 
     removed = 0
-    for state in (LetterState.RESOLVED, LetterState.DEAD):
+    resolved, dead = LetterState.RESOLVED, LetterState.DEAD
+    for state, other in ((resolved, dead), (dead, resolved)):
         if policy.retention is not None:
             removed += await letters.prune(older_than=policy.retention, state=state, on_evict=policy.on_evict)
         if policy.max_entries is not None:
-            others = await letters.count(Filter(state="all")) - await letters.count(Filter(state=state))
-            room = max(policy.max_entries - others, 0)
+            room = max(policy.max_entries - await letters.count(Filter(state=other)), 0)
             removed += await letters.prune(keep=room, state=state, on_evict=policy.on_evict)
     return removed

@@ -35,6 +35,12 @@ class Key(NamedTuple):
     fingerprint: str
 
 
+def takes_context(signature: inspect.Signature) -> bool:
+    """Whether the first parameter is one that a queue or an object fills, and no argument of the job."""
+    first = next(iter(signature.parameters.values()), None)
+    return first is not None and first.name in _CONTEXT and first.kind not in _VARIADIC
+
+
 def compile_key(
     fn: Callable[..., object],
     *,
@@ -124,8 +130,7 @@ class _Binder:
         parameters = tuple(self.signature.parameters.values())
         self.parameters = parameters
         self.names = tuple(parameter.name for parameter in parameters)
-        first = parameters[0] if parameters else None
-        self.start = 1 if first and first.name in _CONTEXT and first.kind not in _VARIADIC else 0
+        self.start = 1 if takes_context(self.signature) else 0
         self._layout = tuple((parameter.name, parameter.default) for parameter in parameters)
         plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         self._plain = all(parameter.kind in plain for parameter in parameters)
@@ -183,7 +188,7 @@ class _Binder:
         if name not in self.names:
             known = ", ".join(self.names) or "none"
             raise InvalidValue(
-                f"key {key!r} names {name!r}, which is no parameter of {self.name}; its parameters: {known}"
+                f"key {key!r} names {name!r}, which is not a parameter of {self.name}; it has: {known}"
             )
         return self.names.index(name)
 
@@ -210,7 +215,7 @@ def _fields(key: str | tuple[object, ...] | None, binder: _Binder) -> tuple[tupl
     fields: list[_Field] = []
     for name in key:
         if not isinstance(name, str):
-            raise InvalidType(f"key must be a tuple of parameter names, not {key!r}: {name!r} is no text")
+            raise InvalidType(f"key must be a tuple of parameter names, not {key!r}: {name!r} is not text")
         fields.append(_Field(b"", binder.index(name, key), (), name))
     return tuple(fields), b""
 
@@ -225,7 +230,7 @@ def _template(template: str, binder: _Binder) -> tuple[tuple[_Field, ...], bytes
         pieces = list(Formatter().parse(template))
     except ValueError as error:
         raise InvalidValue(
-            f"key {template!r} is no template: {error}; write it like '{{message_id}}'"
+            f"key {template!r} is not a template: {error}; write it like '{{message_id}}'"
         ) from None
     fields: list[_Field] = []
     before = ""

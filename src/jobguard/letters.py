@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import blake2b
@@ -195,7 +195,7 @@ def from_text(text: str) -> DeadLetter:
         return DeadLetter(**known)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else clip(str(error), 200)
-        raise StoreError(f"this is no dead letter: {reason}") from error
+        raise StoreError(f"this is not a dead letter: {reason}") from error
 
 
 _KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(DeadLetter)}
@@ -317,6 +317,28 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def pack_arguments(args: Iterable[object], kwargs: Mapping[str, object], codec: Codec) -> str:
+    """A call's arguments as a payload of the format `json`. Raises `NotEncodable`."""
+    return codec.encode({"args": list(args), "kwargs": dict(kwargs)})
+
+
+def unpack_arguments(payload: str, codec: Codec) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments in such a payload. Safe on any text.
+
+    Raises:
+        NotEncodable: it cannot be read, or not here.
+        ValueError: it holds something else than arguments.
+    """
+    value: Any = codec.decode(payload)
+    try:
+        args, kwargs = value["args"], value["kwargs"]
+        if [type(args), type(kwargs)] == [list, dict] and all(isinstance(name, str) for name in kwargs):
+            return args, kwargs
+    except (LookupError, TypeError):
+        pass
+    raise ValueError("its payload does not hold arguments")
+
+
 def _payload(
     policy: DeadLettering, codec: Codec, call: Arguments | None, raw: bytes | None
 ) -> tuple[str | None, str]:
@@ -326,7 +348,7 @@ def _payload(
     too_large = False
     if call is not None:
         with suppress(NotEncodable):
-            text = codec.encode({"args": list(call.args), "kwargs": dict(call.kwargs)})
+            text = pack_arguments(call.args, call.kwargs, codec)
             if len(text.encode("utf-8", "surrogatepass")) <= PAYLOAD_LIMIT:
                 return text, "json"
             too_large = True

@@ -12,7 +12,7 @@ from enum import Enum, Flag
 from functools import cached_property
 from typing import Any
 
-from jobguard.canonical import Unencodable, class_name
+from jobguard.canonical import Unencodable, class_name, is_model
 from jobguard.hints import Hints, field_hints, hints_of
 
 Tree = Any  # what the json module writes and reads
@@ -29,7 +29,7 @@ def write_object(kind: Any, value: Any, write: Nested) -> Tree:
         return [*_write_fields(kind, dict(zip(kind._fields, value, strict=True)), write).values()]
     if hasattr(kind, "__dataclass_fields__"):
         return _write_fields(kind, _dataclass_fields(kind, value), write)
-    if _is_model(kind):
+    if is_model(kind):
         return _write_model(kind, value)
     raise Unencodable(f"is of type {class_name(kind)}, which needs a registered codec")
 
@@ -45,18 +45,13 @@ def read_object(kind: Any, tree: Tree, read: Nested) -> object:
         return kind._make(_read_fields(kind, named, read).values())
     if hasattr(kind, "__dataclass_fields__"):
         return _read_dataclass(kind, tree, read)
-    if _is_model(kind):
+    if is_model(kind):
         return kind.model_validate_json(json.dumps(tree))
     raise TypeError(f"{class_name(kind)} needs a registered codec")
 
 
 def _is_named_tuple(kind: Any) -> bool:
     return hasattr(kind, "_fields") and issubclass(kind, tuple)
-
-
-def _is_model(kind: type) -> bool:
-    """A pydantic model, told without importing pydantic."""
-    return hasattr(kind, "model_validate_json") and hasattr(kind, "__pydantic_validator__")
 
 
 def _write_fields(kind: type, fields: Mapping[str, object], write: Nested) -> dict[str, Tree]:

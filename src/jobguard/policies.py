@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from jobguard.backoff import Schedule, constant, exponential
@@ -130,7 +131,7 @@ def in_order(policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
     return tuple(sorted(policies, key=lambda policy: _ORDER[type(policy)]))
 
 
-def seconds(name: str, value: object, *, least: float = 0.0, zero: bool = False) -> float:
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
     """Seconds of a duration setting.
 
     Raises:
@@ -140,8 +141,8 @@ def seconds(name: str, value: object, *, least: float = 0.0, zero: bool = False)
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise InvalidType(f"{name} must be seconds or a timedelta, not {value!r}")
-    if not (least < number < float("inf") or (zero and number == least)):
-        bound = f"{least:g} or more" if zero else f"more than {least:g}"
+    if not 0 <= number < float("inf") or (number == 0 and not zero):
+        bound = "0 or more" if zero else "more than 0"
         raise InvalidValue(f"{name} must be a finite duration of {bound} seconds, not {value!r}")
     if number > LONGEST:
         raise InvalidValue(
@@ -189,7 +190,7 @@ def check_namespace(value: object) -> str:
     With it, `a` and its queue `b:dlq:c` would have the keys of `a:dlq:b` and its queue `c`.
 
     Raises:
-        InvalidType, InvalidValue: it is none.
+        InvalidType, InvalidValue: it is not one.
     """
     name = check_name("namespace", value)
     if "dlq" in name.split(":"):
@@ -236,6 +237,19 @@ def plain(name: str, value: F) -> F:
     if is_async(value):
         raise InvalidType(f"{name} must be a plain function, not the coroutine function {value!r}; write def")
     return value
+
+
+def function(name: str, value: F, kind: str, cure: str = "") -> F:
+    """A plain function of that kind, or None."""
+    if value is not None and not callable(value):
+        raise InvalidType(f"{name} must be a function {kind}, not {value!r}{cure}")
+    return plain(name, value)
+
+
+def evicting(value: F) -> F:
+    """An `on_evict`, or None. The file to which letters are to go is a likely slip."""
+    cure = f"; write spill_to({value!r})" if isinstance(value, (str, PurePath)) else ""
+    return function("on_evict", value, "of the letters", cure)
 
 
 def schedule(name: str, value: object) -> Callable[[int], float]:

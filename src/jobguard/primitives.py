@@ -30,7 +30,7 @@ import anyio
 
 from jobguard.backoff import exponential
 from jobguard.codec import Codec, clip, preview, printable
-from jobguard.errors import InvalidType, StoreError
+from jobguard.errors import InvalidType, StoreError, StoreUnavailable
 from jobguard.guard import JobGuard, delivering
 from jobguard.history import add_failure, pack, unpack
 from jobguard.job import AttemptError, History, JobRef
@@ -41,7 +41,7 @@ from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering, Duration, seconds
 from jobguard.replays import replaying
 from jobguard.stores.base import UNFINISHED, Claim, Settlement, State, Verdict
-from jobguard.stores.letters import UNKNOWN_TASK, LetterQueue
+from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, LetterQueue
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -140,33 +140,24 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
         StoreUnavailable: the store does not answer. Called again, it goes on where it ended.
     """
     work = _work(ctx, job_key)
-    raw = await ctx["redis"].get(f"arq:job:{work.job.id}")
-    end = End(
-        adapter="arq",
-        job=work.job,
-        task=UNKNOWN_TASK,
-        key=work.key.removeprefix(f"{NAMESPACE}:"),
-        history=await work.history(),
-        error=error,
-        reason="moved",
-        raw=raw,
-    )
-    letter = write_letter(end, DeadLettering(QUEUE), Codec(), None)
-    letter = replace(letter, preview=preview((), {"job_key": job_key, **details}, (), ()))
-    text = to_text(letter)
-    settlement = work.settlement(State.DEAD_LETTER, body=text)
+    letter: DeadLetter | None = None
 
-    async def move() -> None:
-        if await work.settle(settlement):
+    async def move() -> str:
+        nonlocal letter
+        if letter is None:  # written once: settling ends the history
+            raw, history = await _payload(ctx["redis"], work.job.id), await work.history()
+            written = write_letter(work.end(error, history, raw), DeadLettering(QUEUE), Codec(), None)
+            letter = replace(written, preview=preview((), {"job_key": job_key, **details}, (), ()))
+        if await work.settle(work.settlement(State.DEAD_LETTER, body=to_text(letter))):
             queue = LetterQueue(NAMESPACE, QUEUE)
             await keep(work.guard.runtime, queue, letter, DeadLettering(QUEUE), replaying.get())
+        return letter.id
 
     def failed(error: StoreError) -> None:
         logger.warning("moving job %r to the dead letters failed: %s", work.job.id, _shown(repr(error)))
 
     runtime = work.guard.runtime
-    await persist(move, failed, anyio.current_time() + runtime.lease, runtime.background)
-    return letter.id
+    return await persist(move, failed, anyio.current_time() + runtime.lease, runtime.background)
 
 
 async def get_retry_delay(attempt: int) -> float:
@@ -210,10 +201,26 @@ class _Work(NamedTuple):
             return History()
         return unpack(record.history, record.elapsed)[0]
 
+    def end(self, error: Exception, history: History, raw: bytes | None) -> End:
+        return End(
+            adapter="arq",
+            job=self.job,
+            task=UNKNOWN_TASK,
+            key=self.key.removeprefix(f"{NAMESPACE}:"),
+            history=history,
+            error=error,
+            reason="moved",
+            raw=raw,
+        )
+
 
 def _work(ctx: Context, job_key: str) -> _Work:
     if not isinstance(job_key, str):
         raise InvalidType(f"job_key must be a string, not {job_key!r}")
+    lacking = [name for name in ("redis", "job_id", "enqueue_time") if name not in ctx]
+    if lacking:
+        lacks = ", ".join(map(repr, lacking))
+        raise InvalidType(f"ctx must be what an ARQ worker hands to its tasks; it lacks {lacks}")
     pool: ArqRedis = ctx["redis"]
     guard = delivering.get() or _guard_of(pool)
     job = JobRef(pool.default_queue_name, ctx["job_id"], int(ctx["enqueue_time"].timestamp() * 1000))
@@ -237,6 +244,22 @@ def _guard_of(pool: ArqRedis) -> JobGuard:
         client = Redis(connection_pool=connections)
         guard = _guards[pool] = JobGuard(RedisStore(client), namespace=NAMESPACE)
     return guard
+
+
+async def _payload(pool: ArqRedis, job_id: str) -> bytes | None:
+    """The job as ARQ stores it."""
+    from redis.exceptions import RedisError
+
+    from jobguard.stores.batching import is_passing, secrets_of
+    from jobguard.stores.replies import without
+
+    try:
+        payload: bytes | None = await pool.get(f"arq:job:{job_id}")
+    except (OSError, RedisError) as error:
+        said = without(f"{type(error).__name__}: {error}", secrets_of(pool))
+        kind = StoreUnavailable if is_passing(error) else StoreError
+        raise kind(f"ARQ's server: {said}") from None
+    return payload
 
 
 def _shown(text: str) -> str:

@@ -9,10 +9,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import PurePath
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 from uuid import UUID
+
+from jobguard.canonical import is_model
 
 REDACTED: Final = "[redacted]"
 
@@ -66,14 +69,14 @@ def preview(
 
     Args:
         args, kwargs: the call's arguments.
-        parameter_names: of the positional ones, in order; a last `"*name"` takes the rest.
+        parameter_names: of the positional ones, in order; a `"*name"` takes the rest.
         redact: parameter names or dotted paths (`"customer.phone"`) to show as `"[redacted]"`. A
             path reaches through lists; where it leads into something without parts, that is
             redacted whole. Texts found there are masked in the other arguments too.
         limit: most characters of the result; what is left out is said where it is missing.
     """
     redact = tuple(redact)
-    named = _by_name(args, kwargs, parameter_names)
+    named = by_name(args, kwargs, parameter_names)
     shower = _Preview(redactor(args, kwargs, parameter_names, redact), limit)
     tree = shower.show(named, _paths(redact), 0)
     return clip(printable(json.dumps(tree, ensure_ascii=False)), limit)
@@ -92,7 +95,7 @@ def redactor(
     """
     paths = _paths(redact)
     found: set[str] = set()
-    for value in _redacted(_by_name(args, kwargs, parameter_names), paths, 0):
+    for value in _redacted(by_name(args, kwargs, parameter_names), paths, 0):
         for text in _texts(value, 0):
             found.update(_spellings(text))
             if len(found) > _MOST_TEXTS:
@@ -107,22 +110,24 @@ def redactor(
     return mask
 
 
-# --- finding what is to be redacted ----------------------------------------------------------
+def names_of(args: Sequence[object], parameter_names: Sequence[str]) -> list[str]:
+    """The names of positional arguments, up to those that a `"*name"` takes or that have none."""
+    return [*takewhile(lambda name: not name.startswith("*"), parameter_names)][: len(args)]
 
 
-def _by_name(
+def by_name(
     args: Sequence[object], kwargs: Mapping[str, object], parameter_names: Sequence[str]
 ) -> dict[str, object]:
-    named: dict[str, object] = {}
-    rest = "*"
-    for name, value in zip(parameter_names, [*args, None], strict=False):
-        if name.startswith("*") or len(named) == len(args):
-            rest = name.lstrip("*") if name.startswith("*") else rest
-            break
-        named[name] = value
-    if len(named) < len(args):
-        named[rest] = list(args[len(named) :])
+    """A call's arguments by name; further positional ones as a list under that of `"*name"`, or `"*"`."""
+    names = names_of(args, parameter_names)
+    named: dict[str, object] = dict(zip(names, args, strict=False))
+    if len(names) < len(args):
+        rest = parameter_names[len(names)].lstrip("*") if len(names) < len(parameter_names) else "*"
+        named[rest] = list(args[len(names) :])
     return named | dict(kwargs)
+
+
+# --- finding what is to be redacted ----------------------------------------------------------
 
 
 def _paths(redact: Iterable[str]) -> _Paths:
@@ -151,7 +156,7 @@ def _parts(value: object) -> dict[str, object] | None:
             return {name: getattr(value, name) for name in names if hasattr(value, name)}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return dict(zip(kind._fields, _items(known) or (), strict=False))
-        if hasattr(kind, "model_fields") and hasattr(kind, "__pydantic_validator__"):
+        if is_model(kind):
             return vars(value) | (known.__pydantic_extra__ or {})
     except Exception:
         pass

@@ -27,7 +27,7 @@ async def remove_all(place: Place, asked: Filter, until: int | None, progress: P
     while True:
         page = await letters.page(place.queue, query, LARGEST_REMOVAL, cursor, oldest_first=True, texts=reads)
         meant = [
-            (entry.id, entry.revision)
+            (entry.id, entry.revision or None)  # what cannot be read has none
             for entry in page.entries
             if not reads or asked.meets(letter_in(entry), place.codec)
         ]
@@ -58,15 +58,16 @@ async def prune(
         until = microseconds(ago("older_than", older_than), (await letters.totals(place.queue)).now)
     least = None if keep is None else whole_number("keep", keep, least=0)
 
-    async def spare() -> int:
-        return 0 if least is None else await letters.count(place.queue, query) - least
+    async def spare(since: int | None) -> int:
+        """How many of the letters from a time on are too much."""
+        return 0 if least is None else await letters.count(place.queue, query._replace(since=since)) - least
 
     if dry_run:
         bounds: list[int] = []
         if older_than is not None:
             bounds.append(await letters.count(place.queue, query._replace(until=until)))
         if least is not None:
-            bounds.append(max(await spare(), 0))
+            bounds.append(max(await spare(query.since), 0))
         return min(bounds)
     removed = 0
     cursor: str | None = None
@@ -75,7 +76,8 @@ async def prune(
             place.queue, query, LARGEST_REMOVAL, cursor, oldest_first=True, texts=on_evict is not None
         )
         # Counted after the page: what others have removed since is in the page, and not too much any more.
-        much = await spare()
+        # From the page on: of what came before it, letters that have changed stay in addition to the newest.
+        much = await spare(query.since if cursor is None else int(cursor) + 1)
         meant = [
             entry
             for number, entry in enumerate(page.entries)
@@ -84,7 +86,7 @@ async def prune(
         if on_evict is not None and meant:
             on_evict([letter_in(entry) for entry in meant])
         if meant:
-            named = [(entry.id, entry.revision) for entry in meant]
+            named = [(entry.id, entry.revision or None) for entry in meant]
             removed += sum(await letters.remove(place.queue, named, evicted=True))
             if progress is not None:
                 progress(removed)

@@ -12,7 +12,7 @@ import anyio
 from jobguard.adapters.base import Requeuer
 from jobguard.codec import Codec
 from jobguard.letters import letter_in
-from jobguard.returning import OnDuplicate, Orders, Requeued, Returning, Status
+from jobguard.returning import Meant, OnDuplicate, Orders, Requeued, Returning, Status
 from jobguard.stores.base import Store
 from jobguard.stores.letters import LetterQueue, LetterState
 
@@ -47,7 +47,7 @@ class RequeueReport:
 
 
 class Stopped(Exception):
-    """The requeue was stopped before the last letter; the message says why. Never leaves this package."""
+    """The requeue was stopped before the last letter; the message says why."""
 
 
 class Requeueing:
@@ -70,7 +70,7 @@ class Requeueing:
         self._under_way: dict[str, None] = {}
         self._ended = self._failed = 0
 
-    async def run(self, ids: AsyncIterator[str]) -> AsyncGenerator[Requeued]:
+    async def run(self, letters: AsyncIterator[Meant]) -> AsyncGenerator[Requeued]:
         """Requeue them, in this order.
 
         Raises:
@@ -80,7 +80,7 @@ class Requeueing:
         sent, started = 0, time.monotonic()
         canaries = 0 if orders.dry_run else orders.canary
         watches = orders.bearable is not None and not orders.dry_run
-        batch: list[str] = []
+        batch: list[Meant] = []
         more = True
         while more:
             size = self._batch_size(canaries - sent if sent < canaries else None)
@@ -88,11 +88,11 @@ class Requeueing:
                 size = min(size, orders.limit - sent)
             more = size > 0
             while more and len(batch) < size:
-                id = await anext(ids, None)
-                if id is None:
+                meant = await anext(letters, None)
+                if meant is None:
                     more = False
                 else:
-                    batch.append(id)
+                    batch.append(meant)
             for outcome in await self._all(batch):
                 sent += outcome.status in (Status.REQUEUED, Status.WAITING, Status.WOULD)
                 if watches and outcome.status in (Status.REQUEUED, Status.WAITING):
@@ -115,19 +115,21 @@ class Requeueing:
             return most
         return max(min(most, int(self._orders.rate / 10)), 1)
 
-    async def _all(self, ids: Sequence[str]) -> list[Requeued]:
+    async def _all(self, letters: Sequence[Meant]) -> list[Requeued]:
         outcomes: dict[int, Requeued] = {}
 
-        async def one(place: int, id: str) -> None:
-            outcomes[place] = await self._returning.put_back(id)
+        async def one(place: int, meant: Meant) -> None:
+            outcome = await self._returning.put_back(meant)
+            if outcome is not None:
+                outcomes[place] = outcome
 
         try:
             async with anyio.create_task_group() as group:
-                for place, id in enumerate(ids):
-                    group.start_soon(one, place, id)
+                for place, meant in enumerate(letters):
+                    group.start_soon(one, place, meant)
         except* Exception as errors:  # the first of them says enough
             raise _first(errors) from None
-        return [outcomes[place] for place in range(len(ids))]
+        return [outcomes[place] for place in sorted(outcomes)]
 
     async def _await_canaries(self) -> None:
         """Wait until all that was requeued so far has ended."""

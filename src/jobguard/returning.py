@@ -13,20 +13,23 @@ from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jobguard.adapters.base import Replay, ReplayJob, Requeuer, served_name
 from jobguard.arguments import NotEditable, checked_path, edited
 from jobguard.codec import Codec
 from jobguard.errors import InvalidType, InvalidValue, LetterRefused, StoreError, StoreUnavailable
 from jobguard.letters import entry_of, letter_in
-from jobguard.policies import choice
+from jobguard.policies import choice, seconds
 from jobguard.policies import count as whole_number
 from jobguard.replays import replayed, variant_of
 from jobguard.stores.base import State, Store
 from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, Entry, LetterQueue, LetterState
 
 OnDuplicate = Literal["skip", "force", "fail"]
+
+MOST_A_SECOND = 1_000_000
+"""Jobs that can be asked for."""
 
 
 class Status(StrEnum):
@@ -86,13 +89,14 @@ class Orders:
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))
         whole_number("canary", self.canary, least=0)
-        if self.rate is not None and not (_is_number(self.rate) and 0 < self.rate <= 1_000_000):
-            raise InvalidValue(f"rate must be jobs a second, more than 0, not {self.rate!r}")
+        if self.rate is not None and not 0 < _number("rate", self.rate) <= MOST_A_SECOND:
+            raise InvalidValue(
+                f"rate must be jobs a second, more than 0 and at most {MOST_A_SECOND}, not {self.rate!r}"
+            )
         share = self.max_failure_rate
-        if share is not None and not (_is_number(share) and 0 <= share <= 1):
+        if share is not None and not 0 <= _number("max_failure_rate", share) <= 1:
             raise InvalidValue(f"max_failure_rate must be from 0 to 1, not {share!r}")
-        if not (_is_number(self.patience) and self.patience > 0):
-            raise InvalidValue(f"patience must be seconds, more than 0, not {self.patience!r}")
+        seconds("patience", self.patience)
         if not isinstance(self.edit, Mapping):
             raise InvalidType(f"edit must map paths to values, not be {self.edit!r}")
         for path in self.edit:
@@ -106,8 +110,21 @@ class Orders:
         return self.max_failure_rate
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidType(f"{name} must be a number, not {value!r}")
+    return value
+
+
+class Meant(NamedTuple):
+    """A letter that is to be requeued.
+
+    `arrival`: when it had come into its queue as a filter found it. One that has died again since may be of
+    another kind, and nobody has looked at it. None = it was named, and is meant whatever has become of it.
+    """
+
+    id: str
+    arrival: int | None = None
 
 
 class Returning:
@@ -120,6 +137,7 @@ class Returning:
         orders: how.
 
     Raises:
+        InvalidType: what is given is not a way into a queue.
         InvalidValue: there are two ways for one adapter.
     """
 
@@ -129,6 +147,11 @@ class Returning:
         self._store = store
         self._queue = queue
         self._codec = codec
+        for each in via:
+            if not isinstance(each, Requeuer):  # not shown: a pool or a URL has a password in it
+                raise InvalidType(
+                    f"via must be a way into a queue, not of type {type(each).__name__}; write ArqQueue(pool)"
+                )
         self._via = {each.adapter: each for each in via}
         if len(self._via) < len(via):
             names = ", ".join(repr(each.adapter) for each in via)
@@ -136,12 +159,15 @@ class Returning:
         self._orders = orders
         self._served: dict[str, bool] = {}
 
-    async def put_back(self, id: str) -> Requeued:
-        """Requeue one letter, as it is now."""
+    async def put_back(self, meant: Meant) -> Requeued | None:
+        """Requeue one letter, as it is now; None = it is not the one any more that was meant."""
+        id = meant.id
         while True:
             entry = await self._store.letters.get(self._queue, id)
             if entry is None:
                 return Requeued(id, Status.MISSING, None, "there is no such letter")
+            if meant.arrival is not None and entry.arrival != meant.arrival:
+                return None
             outcome = await self._try(entry, letter_in(entry))
             if outcome is not None:
                 return outcome
@@ -152,7 +178,7 @@ class Returning:
         if letter.state is LetterState.REQUEUED and via is not None:
             current = self._replay(letter, letter.requeues)
             if await via.pending(letter.queue, current.job_id):
-                return Requeued(entry.id, Status.WAITING, current.job_id, "its job has not ended yet")
+                return self._waiting(entry, current)
             if await self._changed(entry):
                 return None
         why = self._obstacle(letter) or await self._unserved(letter)
@@ -162,6 +188,9 @@ class Returning:
             status = Status.REFUSED if orders.on_duplicate == "fail" else Status.DUPLICATE
             return Requeued(entry.id, status, None, why)
         if orders.edit:
+            unedited = self._replay(letter, letter.requeues + 1)
+            if via is not None and await via.pending(letter.queue, unedited.job_id):
+                return self._waiting(entry, unedited)  # whoever enqueued it has not written that down
             try:
                 letter = edited(letter, orders.edit, self._codec, orders.by)
             except NotEditable as error:
@@ -171,7 +200,9 @@ class Returning:
             edits = letter.edits[-len(orders.edit) :] if orders.edit else ()
             changes = "; ".join(f"{each.path}: {each.before} -> {each.after}" for each in edits)
             return Requeued(entry.id, Status.WOULD, replay.job_id, changes)
-        if orders.edit:
+        if orders.edit or letter.state is LetterState.REQUEUED:
+            # Dead before its job is enqueued: a worker may be quicker than what is written after that.
+            letter = replace(letter, state=LetterState.DEAD)
             if not await self._store.letters.replace(self._queue, entry_of(letter, entry.revision)):
                 return None
             entry = entry._replace(revision=entry.revision + 1)
@@ -185,6 +216,13 @@ class Returning:
         if not new and not await via.pending(letter.queue, replay.job_id):
             return await self._after_its_end(entry.id, replay)
         return await self._confirm(entry, letter, replay, new=new)
+
+    def _waiting(self, entry: Entry, replay: Replay) -> Requeued:
+        """The letter's job is in its queue, or runs."""
+        if not self._orders.edit:
+            return Requeued(entry.id, Status.WAITING, replay.job_id, "its job has not ended yet")
+        why = "its job has not ended yet, so that its arguments cannot be changed; try again when it has"
+        return Requeued(entry.id, Status.REFUSED, replay.job_id, why)
 
     def _replay(self, letter: DeadLetter, number: int) -> Replay:
         force = self._orders.on_duplicate == "force"
@@ -212,7 +250,7 @@ class Returning:
             try:
                 b64decode(letter.payload, validate=True)
             except (binascii.Error, ValueError):
-                return "its payload cannot be read: it is no Base64"
+                return "its payload cannot be read: it is not Base64"
         if orders.max_requeues is not None and letter.requeues >= orders.max_requeues:
             return f"it was run again {letter.requeues} times (max_requeues={orders.max_requeues})"
         return ""

@@ -1,4 +1,4 @@
-"""Where jobs are guarded: the store, its name space and the settings every delivery shares."""
+"""Where jobs are guarded: the store, its namespace and the settings every delivery shares."""
 
 from __future__ import annotations
 

@@ -8,11 +8,10 @@ from typing import Any, Protocol, cast
 
 from jobguard.canonical import module_name
 from jobguard.codec import resolve_return_annotation
-from jobguard.keys import Key, compile_key
+from jobguard.keys import Key, compile_key, takes_context
 from jobguard.policies import Policies, Policy, in_order
 
 Body = Callable[..., Coroutine[Any, Any, object]]
-CONTEXT_NAMES = ("ctx", "self", "cls")
 
 
 class Task:
@@ -25,6 +24,8 @@ class Task:
         plan: the same policies by kind.
         wrapper: the decorated function; `functools.wraps` copies `__jobguard__` onto foreign
             wrappers, so the guard counts only where `fn.__jobguard__.wrapper is fn`.
+        parameters: the names of its parameters; one that takes any number of values has a star.
+        takes_context: the first parameter is one that a queue or an object fills, and no argument of the job.
         make_key: from the call's arguments to its key; None without `@deduplicated`.
         plain_result: the type says that a duplicate is never returned.
     """
@@ -35,7 +36,9 @@ class Task:
         self.policies: tuple[Policy, ...] = in_order(policies)
         self.plan: Policies = Policies.of(policies)
         self.wrapper: Body | None = None
-        self.parameters: tuple[str, ...] = tuple(map(_shown_name, inspect.signature(fn).parameters.values()))
+        signature = inspect.signature(fn)
+        self.parameters: tuple[str, ...] = tuple(map(_shown_name, signature.parameters.values()))
+        self.takes_context: bool = takes_context(signature)
         deduplication = self.plan.deduplication
         self.make_key: Callable[[tuple[object, ...], Mapping[str, object]], Key] | None = None
         self.plain_result: bool = False
@@ -51,20 +54,15 @@ class Task:
             self._returns = resolve_return_annotation(self.fn)
         return self._returns
 
-    @property
-    def takes_context(self) -> bool:
-        """Whether the first parameter is one that a queue or an object fills, and no argument of the job."""
-        return bool(self.parameters) and self.parameters[0] in CONTEXT_NAMES
-
     def own_arguments(
         self, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> tuple[tuple[object, ...], Mapping[str, object], tuple[str, ...]]:
         """A call's arguments and parameter names without a leading ctx, self or cls."""
         if not self.takes_context:
             return args, kwargs, self.parameters
-        first = self.parameters[0]
-        own = {name: value for name, value in kwargs.items() if name != first}
-        return args[1:], own, self.parameters[1:]
+        first, *names = self.parameters
+        own = kwargs if args else {name: value for name, value in kwargs.items() if name != first}
+        return args[1:], own, tuple(names)
 
     def __repr__(self) -> str:
         return f"<jobguard task {self.name} {list(self.policies)!r}>"

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from arq.connections import ArqRedis, RedisSettings
 
+from jobguard import JobGuard, primitives
+from jobguard.adapters.arq import create_pool
+from jobguard.errors import InvalidType, StoreUnavailable
+from jobguard.guard import delivering
+from jobguard.keeping import keep
 from jobguard.primitives import (
     is_job_already_processed,
     log_job_failure,
     mark_job_as_processed,
     move_to_dead_letter_queue,
 )
+from jobguard.stores import MemoryStore, RedisStore
 from jobguard.stores.base import State
+from jobguard.testing import EmbeddedValkey
 from tests.arq.harness import Bench, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -82,9 +92,10 @@ async def test_after_the_last_attempt_the_job_is_moved_and_its_error_goes_on(
     assert await bench.result(later) == "a by run 4"
 
 
-def context(bench: Bench, job_id: str) -> dict[str, Any]:
+def context(at: Bench | ArqRedis, job_id: str) -> dict[str, Any]:
     """What a bare worker hands to a task."""
-    return {"redis": bench.pool, "job_id": job_id, "enqueue_time": datetime(2024, 1, 1, tzinfo=UTC)}
+    pool = at.pool if isinstance(at, Bench) else at
+    return {"redis": pool, "job_id": job_id, "enqueue_time": datetime(2024, 1, 1, tzinfo=UTC)}
 
 
 async def test_a_job_that_logged_a_failure_may_still_succeed(bench: Bench) -> None:
@@ -127,3 +138,85 @@ async def test_what_a_failure_says_stays_in_its_line_of_the_log(
     [message] = [record.getMessage() for record in caplog.records if "failed on attempt" in record.message]
     assert "\n" not in message
     assert len(message) < 5_000
+
+
+PRIMITIVES: dict[str, Callable[[dict[str, Any]], Awaitable[object]]] = {
+    "is_job_already_processed": lambda ctx: is_job_already_processed(ctx, "k"),
+    "mark_job_as_processed": lambda ctx: mark_job_as_processed(ctx, "k"),
+    "log_job_failure": lambda ctx: log_job_failure(ctx, "k", ValueError(), 1, 3),
+    "move_to_dead_letter_queue": lambda ctx: move_to_dead_letter_queue(ctx, "k", ValueError()),
+}
+
+
+@pytest.mark.parametrize("primitive", PRIMITIVES.values(), ids=PRIMITIVES)
+async def test_a_ctx_that_no_worker_has_made_is_refused(
+    bench: Bench, primitive: Callable[[dict[str, Any]], Awaitable[object]]
+) -> None:
+    """By a message that names what it lacks, as the one of a start-up hook does."""
+    with pytest.raises(
+        InvalidType, match=r"an ARQ worker hands to its tasks; it lacks 'redis', 'job_id', 'e"
+    ):
+        await primitive({})
+    with pytest.raises(InvalidType, match=r"it lacks 'job_id', 'enqueue_time'$"):
+        await primitive({"redis": bench.pool})
+
+
+# --- moving a job while its server is away ---------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedValkey]:
+    """A server that keeps what it has while it is away."""
+    with EmbeddedValkey(config={"appendonly": "yes", "appendfsync": "always"}) as server:
+        yield server
+
+
+@pytest.fixture
+async def away(server: EmbeddedValkey) -> AsyncIterator[dict[str, Any]]:
+    """The ctx of a job that has failed once, and whose server has gone since."""
+    pool = await create_pool(RedisSettings(unix_socket_path=server.socket_path))
+    await pool.set("arq:job:one", b"payload")
+    ctx = context(pool, "one")
+    await log_job_failure(ctx, "k", ValueError("first"), 1, 2)
+    server.kill()
+    yield ctx
+    await pool.aclose()
+
+
+async def test_a_job_is_moved_once_its_server_is_back(
+    server: EmbeddedValkey, away: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is read for its letter is tried again as what is written is; the letter lacks nothing."""
+    moving = asyncio.ensure_future(move_to_dead_letter_queue(away, "k", ValueError("second")))
+    await wait_until(lambda: "moving job 'one' to the dead letters failed" in caplog.text)
+    server.start()
+    letter = await JobGuard(RedisStore(away["redis"])).dead_letters().get(await moving)
+    assert letter is not None
+    assert [attempt.message for attempt in letter.attempts] == ["first"]
+    assert (letter.error_message, letter.payload_format) == ("second", "opaque")
+
+
+async def test_a_payload_that_cannot_be_read_is_an_error_of_the_store(away: dict[str, Any]) -> None:
+    """After a lease; also where the store itself is elsewhere, and answers."""
+    elsewhere = delivering.set(JobGuard(MemoryStore(), lease=0.2))
+    with pytest.raises(StoreUnavailable, match="ARQ's server: ConnectionError"):
+        await move_to_dead_letter_queue(away, "k", ValueError())
+    delivering.reset(elsewhere)
+
+
+async def test_a_letter_that_is_kept_late_tells_of_every_attempt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim has been ended by then, and the job's history with it."""
+    ctx, failures = context(bench, "one"), [StoreUnavailable("away")]
+
+    async def fail_once(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await keep(*arguments)
+
+    monkeypatch.setattr(primitives, "keep", fail_once)
+    await log_job_failure(ctx, "k", ValueError("first"), 1, 2)
+    await move_to_dead_letter_queue(ctx, "k", ValueError("second"))
+    assert failures == []
+    assert [attempt.message for attempt in (await bench.letter()).attempts] == ["first"]

@@ -259,9 +259,25 @@ async def test_a_task_that_has_lost_its_guard_tells_its_letter(bench: Bench) -> 
     await bench.drain("plain.WorkerSettings")
     again = await bench.letter()
     assert (again.requeues, again.state) == (1, LetterState.DEAD)
+    assert (again.failures, again.attempts[-1].message) == (4, "a failed in run 4")
     await requeue(bench)
     await bench.drain("plain.WorkerSettings")
     assert (await letter_now(bench, letter.id)).resolution == "succeeded"
+
+
+async def test_a_replay_whose_guard_was_kept_from_starting_tells_its_letter(bench: Bench) -> None:
+    """A foreign decorator around the guard fails: the letter is dead again, and not requeued for ever."""
+    letter = await dead(bench, script=[*FAILS, "ok"])
+    await requeue(bench)
+    await bench.drain("wrapped.WorkerSettings")
+    again = await bench.letter()
+    assert (again.id, again.state, again.failures) == (letter.id, LetterState.DEAD, 4)
+    assert "not today" in again.error_message
+    await requeue(bench)
+    bench.open("permit")
+    await bench.drain("wrapped.WorkerSettings")
+    assert (await letter_now(bench, letter.id)).resolution == "succeeded"
+    assert [run["failures"] for run in bench.journal.runs("a")] == [0, 1, 2, 0]
 
 
 async def test_queued_replays_can_be_listed(bench: Bench) -> None:

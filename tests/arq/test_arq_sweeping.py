@@ -420,8 +420,8 @@ async def test_a_failing_sweep_is_told_and_tried_again(bench: Bench, monkeypatch
     await failing.aclose()
     failures = [(event.operation, event.error) for event in told if isinstance(event, StoreFailed)]
     assert failures == [
-        ("sweep", "OSError('away')"),
-        ("sweep", "ValueError('a fault of ours')"),
+        ("sweep", "OSError: away"),
+        ("sweep", "ValueError: a fault of ours"),
     ]
 
 

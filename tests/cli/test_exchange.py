@@ -95,7 +95,7 @@ def test_lines_that_are_no_letters_are_told_of(desk: Desk, tmp_path: Path) -> No
     assert (ended.code, ended.out) == (4, "")
     assert "line 1: " in ended.err
     assert "line 3: " in ended.err
-    assert "33 lines are no letters" in ended.err
+    assert "33 lines are not letters" in ended.err
     assert len(ended.err.splitlines()) == 22
     told = desk("dlq", "import", str(file), "-q", "other", "--json")
     assert (told.code, told.json["known"], told.json["refusals"]) == (4, 1, 33)

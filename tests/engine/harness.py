@@ -178,7 +178,7 @@ class LetterProxy:
         state: LetterState = LetterState.DEAD,
         since: int | None = None,
         limit: int = 100,
-    ) -> list[Tally]:
+    ) -> list[Tally] | None:
         return await self._proxy.pass_on(
             "tally_letters",
             lambda: self._letters.tally(queue, dimension, state=state, since=since, limit=limit),

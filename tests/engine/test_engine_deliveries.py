@@ -34,6 +34,7 @@ from jobguard.events import (
     TakenOver,
 )
 from jobguard.job import JobRef
+from jobguard.policies import LONGEST
 from jobguard.stores.base import Settlement, State
 from tests.engine.harness import Bench, Events, Gate, down, started, until
 
@@ -460,6 +461,25 @@ async def test_snoozes_and_requests_are_kept_over_deliveries() -> None:
         assert again.value.delay == delay
     assert await job() == 7
     assert seen == [(1, 0), (2, 0), (3, 1)]
+
+
+@pytest.mark.parametrize("error", [RetryLater(after=1e30), ValueError("no")], ids=["signal", "backoff"])
+async def test_a_delay_without_measure_is_a_hundred_years(error: Exception) -> None:
+    """What a signal or a backoff asks for can be recorded, so that attempts are used up."""
+    failures: list[int] = []
+
+    @retrying(attempts=2, backoff=lambda n: 1e30)
+    async def task(x: int) -> None:
+        failures.append(current_job().failures)
+        raise error
+
+    job = QueuedJob(task, 1)
+    with pytest.raises(Again) as again:
+        await job()
+    assert again.value.delay == LONGEST
+    with pytest.raises((ValueError, RetriesExhausted)):
+        await job()
+    assert failures == [0, 1]
 
 
 async def test_a_delivery_that_left_no_word_was_a_crash() -> None:

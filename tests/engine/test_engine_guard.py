@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobguard import JobGuard, constant, dead_letter, deduplicated, retrying
+from jobguard import DeadLetterQueue, JobGuard, constant, dead_letter, deduplicated, retrying
 from jobguard.errors import ConfigurationError
 from jobguard.events import DefaultStoreUsed, Event, Succeeded
 from jobguard.stores import MemoryStore
@@ -283,3 +283,32 @@ def test_a_wrong_setting_is_refused_and_named(settings: dict[str, Any], argument
     with pytest.raises(ConfigurationError, match=argument) as caught:
         JobGuard(settings.pop("store"), **settings)
     assert isinstance(caught.value, TypeError | ValueError)
+
+
+class AsyncHook:
+    async def __call__(self, event: Event) -> None: ...
+
+
+async def async_hook(event: Event) -> None: ...
+
+
+@pytest.mark.parametrize("hook", [async_hook, AsyncHook()], ids=["function", "object"])
+def test_an_async_hook_is_refused(hook: Any) -> None:
+    """Nothing would await it."""
+    with pytest.raises(ConfigurationError, match="hooks must be a plain function"):
+        JobGuard(MemoryStore(), hooks=(hook,))
+
+
+@pytest.mark.parametrize("make", [JobGuard, DeadLetterQueue])
+def test_a_url_that_is_given_for_a_store_is_not_shown(make: Any) -> None:
+    """There may be a password in it."""
+    with pytest.raises(ConfigurationError, match=r"not be of type str; write RedisStore\.from_url") as caught:
+        make("redis://:secret@localhost")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [JobGuard, DeadLetterQueue])
+def test_a_wrong_codec_is_refused(make: Any) -> None:
+    """Before the first value is to be read or written."""
+    with pytest.raises(ConfigurationError, match=r"codec must be a jobguard\.codec\.Codec, not 'json'"):
+        make(MemoryStore(), codec="json")

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -443,13 +444,20 @@ def test_wrong_names_to_redact_are_refused(value: object) -> None:
     assert "redact" in refused(lambda: letter(redact=value))
 
 
-@pytest.mark.parametrize("name", ["nope", "nope.phone", "texts", ".text", "*text"])
+@pytest.mark.parametrize("name", ["nope", "nope.phone", "texts", "*text"])
 @pytest.mark.parametrize("below", [task, retrying(task)], ids=["function", "guarded"])
 def test_redacting_what_is_no_parameter_is_refused(name: str, below: Any) -> None:
     """A slip of the pen would leave a secret in clear; the parameters there are are named."""
     message = refused(lambda: letter(redact=("text", name))(below))
     assert repr(name) in message
     assert "ctx, message_id, text" in message
+
+
+@pytest.mark.parametrize("path", ["customer.", ".customer", "customer..phone", "."])
+def test_a_redacted_path_with_an_odd_dot_is_refused(path: str) -> None:
+    """It would lead nowhere, and leave a secret in clear."""
+    message = refused(lambda: letter(redact=("text", path)))
+    assert f"redact must be names with dots between, not {path!r}" in message
 
 
 def test_parts_and_the_rest_of_the_positional_arguments_can_be_redacted() -> None:
@@ -466,6 +474,19 @@ def test_a_function_that_takes_any_name_may_redact_any() -> None:
     async def open_ended(message_id: str, **more: object) -> None: ...
 
     letter(redact=("phone",))(open_ended)
+
+
+@pytest.mark.parametrize("value", [5, "old.jsonl", Path("old.jsonl")], ids=repr)
+def test_on_evict_is_a_function(value: object) -> None:
+    """The file where letters are to go is answered with what writes it."""
+    message = refused(lambda: letter(on_evict=value))
+    assert f"on_evict must be a function of the letters, not {value!r}" in message
+    assert (f"; write spill_to({value!r})" in message) is (value != 5)
+
+
+def test_an_async_on_evict_is_refused() -> None:
+    """Nothing would await it, and the letters would go."""
+    assert "on_evict must be a plain function" in refused(lambda: letter(on_evict=task))
 
 
 @pytest.mark.parametrize("value", [None, 0, "no"], ids=repr)

@@ -229,6 +229,18 @@ async def test_groups_since_a_time_count_what_came_since(letters: DeadLetterQueu
     assert [each.fingerprint for each in await letters.groups("since=2h")] == ["f2"]
 
 
+async def test_a_new_cause_is_seen_among_many_old_ones(letters: DeadLetterQueue, guard: JobGuard) -> None:
+    """Since a time, what came since is told, however many causes, tasks and errors there were before."""
+    now = await now_of(guard)
+    old = [letter(f"{n}", fingerprint=f"f{n}", task=f"t{n}", error_type=f"E{n}") for n in range(500)]
+    await keep(letters, *old, letter("twice", fingerprint="f1"), start=now - 3 * HOUR)
+    new = letter("new", fingerprint="fresh", task="fresh.task", error_type="Fresh")
+    await keep(letters, new, start=now - HOUR // 2)
+    assert [(each.fingerprint, each.count) for each in await letters.groups("since=1h")] == [("fresh", 1)]
+    stats = await letters.stats("1h")
+    assert (dict(stats.tasks), dict(stats.errors)) == ({"fresh.task": 1}, {"Fresh": 1})
+
+
 async def test_stats_tell_states_tasks_errors_and_hours(letters: DeadLetterQueue, guard: JobGuard) -> None:
     """The dead ones by what they are, the rest in numbers."""
     now = await now_of(guard)

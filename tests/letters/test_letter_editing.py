@@ -87,8 +87,8 @@ async def test_a_letter_that_is_not_there_is_none(letters: DeadLetterQueue) -> N
         ("items.2", "no argument 'items.2'"),
         ("items.x", "no argument 'items.x'"),
         ("to.0", "no argument 'to.0'"),
-        ("rest", "'rest' is one of any number"),
-        ("rest.0", "'rest' is one of any number"),
+        ("rest", "'rest' takes any number of values, of which none can be changed"),
+        ("rest.0", "'rest' takes any number of values, of which none can be changed"),
     ],
 )
 async def test_a_path_that_leads_to_no_argument_is_refused(

@@ -15,10 +15,10 @@ from jobguard import DeadLetter, DeadLetterQueue, Filter, JobGuard
 from jobguard.errors import StoreUnavailable
 from jobguard.exchange import LONGEST_ID, LONGEST_LINE, ImportReport, export, import_
 from jobguard.job import AttemptError
-from jobguard.letters import to_text
+from jobguard.letters import entry_of, to_text
 from jobguard.stores import MemoryStore
-from jobguard.stores.letters import Edit, LetterState, ReplayRecord
-from tests.engine.harness import StoreProxy, down
+from jobguard.stores.letters import Edit, LetterQueue, LetterState, ReplayRecord
+from tests.engine.harness import Forward, StoreProxy, down
 from tests.letters.making import EVENT_LOOP, fresh_queue, ids_of, keep, letter, random_letters
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +102,15 @@ async def test_a_letter_of_the_future_came_now(letters: DeadLetterQueue) -> None
     assert await ids_of(letters, "until=0s") == ["a"]
 
 
+async def test_the_clock_of_who_imports_dates_nothing(
+    letters: DeadLetterQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's own does, and what came before its time keeps that."""
+    monkeypatch.setattr("time.time", lambda: 2.0**32)
+    await import_(letters, [line(id="past"), line(id="future", failed_at=2**32 - 1)])
+    assert await ids_of(letters, "until=0s") == ["past", "future"]
+
+
 @pytest.mark.parametrize(
     ("state", "after"),
     [("dead", "dead"), ("requeued", "dead"), ("resolved", "resolved")],
@@ -118,6 +127,25 @@ async def test_only_what_a_filter_means_is_exported(letters: DeadLetterQueue) ->
     await keep(letters, letter("a"), letter("b", state=LetterState.RESOLVED))
     assert [json.loads(each)["id"] for each in await lines_of(letters)] == ["a", "b"]
     assert [json.loads(each)["id"] for each in await lines_of(letters, "state=dead")] == ["a"]
+
+
+@pytest.mark.parametrize("id", ["0000", "0599"])
+async def test_a_letter_that_dies_again_meanwhile_has_one_line(
+    letters: DeadLetterQueue, store: StoreProxy, id: str
+) -> None:
+    """Whether or not the export has come by it before: it is neither there twice nor missing."""
+    given = [letter(f"{number:04}") for number in range(600)]
+    await keep(letters, *given)
+    queue = LetterQueue(letters.namespace, letters.name)
+
+    async def dies_again(forward: Forward) -> object:
+        reply = await forward()
+        assert await store.letters.replace(queue, entry_of(letter(id, requeues=1), 1), arrive=True)
+        return reply
+
+    store.then("page_letters", dies_again)
+    lines = await lines_of(letters)
+    assert sorted(json.loads(each)["id"] for each in lines) == [each.id for each in given]
 
 
 async def test_a_line_is_a_line_whatever_is_in_it(letters: DeadLetterQueue) -> None:

@@ -218,6 +218,8 @@ async def test_a_dry_run_tells_how_many_would_go(letters: DeadLetterQueue, guard
         ({"older_than": -1}, ["older_than", "negative"]),
         ({"older_than": True}, ["older_than", "True"]),
         ({"keep": 1, "state": "gone"}, ["state", "'gone'"]),
+        ({"keep": 1, "on_evict": "old.jsonl"}, ["on_evict", "spill_to('old.jsonl')"]),
+        ({"keep": 1, "on_evict": anyio.sleep}, ["on_evict must be a plain function"]),
     ],
 )
 async def test_bounds_that_cannot_be_are_named(
@@ -279,6 +281,24 @@ async def test_two_that_prune_at_once_remove_no_more_than_one(
     assert await ids_of(letters) == [f"{each:04}" for each in range(10, 30)]
 
 
+async def test_the_newest_stay_also_where_older_ones_change_meanwhile(
+    letters: DeadLetterQueue, store: StoreProxy
+) -> None:
+    """What changes stays as well: it does not cost one of the newest its place, which was not asked for."""
+    await keep(letters, *(letter(f"{each:04}", args=["Ada"]) for each in range(450)))
+    changed = [f"{each:04}" for each in range(100)]
+
+    async def edited_meanwhile(forward: Forward) -> object:
+        reply = await forward()
+        for id in changed:
+            await letters.edit(id, {"to": "Bob"})
+        return reply
+
+    store.then("page_letters", edited_meanwhile)
+    assert await letters.prune(keep=150) == 200
+    assert await ids_of(letters) == [*changed, *(f"{each:04}" for each in range(300, 450))]
+
+
 # --- the bounds of a queue -----------------------------------------------------------------------
 
 
@@ -314,6 +334,19 @@ async def test_a_queue_keeps_as_many_as_it_may(
     found = [each.error_message async for each in letters.each(oldest_first=True)]
     assert found == ["2", "3", "4"]
     assert (await letters.stats()).evicted == 3
+
+
+@pytest.mark.parametrize("number", [1, 5])
+async def test_letters_whose_jobs_are_on_their_way_take_nobodys_room(bench: Bench, number: int) -> None:
+    """A queue whose letters are all requeued keeps what fails next, and is over its bound meanwhile."""
+    async with bench.guard() as guard:
+        letters = guard.dead_letters()
+        requeued = [letter(f"{each}", state=LetterState.REQUEUED) for each in range(3)]
+        await keep(letters, *requeued, letter("done", state=LetterState.RESOLVED))
+        await fail(failing(max_entries=3), *range(number))
+    assert await letters.count("state=requeued") == 3
+    assert await letters.count("state=resolved") == (1 if number == 1 else 0)
+    assert await letters.count() == min(number, 3)
 
 
 async def test_a_queue_keeps_letters_as_long_as_it_may(letters: DeadLetterQueue, guard: JobGuard) -> None:
@@ -362,6 +395,21 @@ async def test_evicted_letters_go_where_the_task_says(bench: Bench, tmp_path: Pa
         report = await import_(other, lines)
     assert (report.imported, report.refusals) == (3, 0)
     assert [each.error_message async for each in other.each(oldest_first=True)] == ["0", "1", "2"]
+
+
+async def test_a_full_disk_costs_no_letter_of_a_file(letters: DeadLetterQueue, tmp_path: Path) -> None:
+    """Its torn line stays alone; what comes once there is room again has lines of its own."""
+    file = tmp_path / "spilled.jsonl"
+    await keep(letters, *some(2))
+    await letters.prune(keep=1, on_evict=spill_to(file))
+    with file.open("a", encoding="utf-8") as torn:
+        torn.write('{"id":"0001","adap')
+    await letters.prune(keep=0, on_evict=spill_to(file))
+    other = letters.named("other")
+    with file.open(encoding="utf-8") as lines:
+        report = await import_(other, lines)
+    assert (report.imported, [number for number, _ in report.refused]) == (2, [2])
+    assert await ids_of(other) == ["0000", "0001"]
 
 
 async def test_letters_stay_if_on_evict_raises(bench: Bench) -> None:

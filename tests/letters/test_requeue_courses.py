@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -156,7 +157,9 @@ async def test_as_many_canaries_may_fail_as_one_can_bear(guard: JobGuard, letter
 async def test_canaries_that_do_not_end_stop_the_rest(letters: DeadLetterQueue) -> None:
     """Patience has an end."""
     await keep(letters, letter("a"), letter("b"))
-    report = await letters.requeue(Filter(), via=Recorder(), unserved=True, canary=1, patience=0.1)
+    report = await letters.requeue(
+        Filter(), via=Recorder(), unserved=True, canary=1, patience=timedelta(seconds=0.1)
+    )
     assert report.stopped == "1 of 1 canaries have not ended within 0.1 s"
     assert await ids(letters) == ["b"]
 
@@ -266,6 +269,25 @@ async def test_the_context_of_a_local_queue_is_handed_to_tasks(
     async with LocalQueue(guard, send, ctx="second") as via:
         await letters.requeue(Filter(), via=via)
     assert seen == [("first", 1), ("second", 1)]
+
+
+async def test_named_arguments_of_any_number_are_no_context(
+    guard: JobGuard, letters: DeadLetterQueue
+) -> None:
+    """Whatever the parameter that takes them is called: a task with `**ctx` is run again with its own."""
+    seen: list[object] = []
+
+    @dead_letter
+    async def send(**ctx: object) -> None:
+        seen.append(ctx)
+        if len(seen) == 1:
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        await send(ctx="given", number=1)
+    async with LocalQueue(guard, send, ctx="another") as via:
+        await letters.requeue(Filter(), via=via)
+    assert seen == [{"ctx": "given", "number": 1}] * 2
 
 
 async def test_a_requeue_tells_no_event_of_its_own(letters: DeadLetterQueue, events: Events) -> None:

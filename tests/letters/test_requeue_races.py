@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -140,6 +141,80 @@ async def test_an_edit_between_enqueueing_and_writing_is_enqueued_too(letters: D
     [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
     assert outcome.job_id == via.jobs[1].replay.job_id
     assert is_due(await letter_with(letters, "a"), via.jobs[1].replay)
+
+
+async def test_a_lost_jobs_letter_has_the_next_one_run_however_quick_its_worker_is(
+    guard: JobGuard, letters: DeadLetterQueue
+) -> None:
+    """Its letter is dead again before the job is enqueued, which so finds it waiting for its end."""
+    await keep(letters, letter("a"))
+    await requeue_once(letters)  # and that job is lost
+    due: list[bool] = []
+
+    async def look() -> None:
+        replay = via.jobs[0].replay
+        due.append(is_due(await letter_with(letters, "a"), replay))
+        await resolve(guard.store, replay.queue, replay, SUCCEEDED)
+
+    via = Interfering(enqueued=look)
+    [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
+    assert (outcome.status, via.jobs[0].replay.number, due) == (Status.REQUEUED, 2, [True])
+    assert (await letter_with(letters, "a")).state is LetterState.RESOLVED
+
+
+async def test_a_lost_jobs_letter_can_be_requeued_again_after_a_crash(letters: DeadLetterQueue) -> None:
+    """Whoever dies between enqueueing and writing: the same command finds the job that is there."""
+
+    async def crash() -> None:
+        raise ConnectionError
+
+    await keep(letters, letter("a"))
+    await requeue_once(letters)
+    via = Interfering(enqueued=crash)
+    with pytest.raises(ConnectionError):
+        await letters.requeue("a", via=via, unserved=True)
+    [outcome] = (await letters.requeue("a", via=via, unserved=True)).outcomes
+    assert (outcome.status, len(via.jobs)) == (Status.WAITING, 1)
+    assert is_due(await letter_with(letters, "a"), via.jobs[0].replay)
+
+
+async def test_a_letter_that_has_died_again_before_its_turn_is_left_alone(
+    guard: JobGuard, letters: DeadLetterQueue
+) -> None:
+    """A filter found it as it was: nobody has looked at what it has died of since."""
+    await keep(letters, letter("a"), letter("b"))
+    other = Recorder()
+
+    async def die_again() -> None:
+        await letters.requeue("b", via=other, unserved=True)
+        replay = other.jobs[0].replay
+        await keep_again(guard.store, replay.queue, replay, letter("b", error_type="ValueError"))
+
+    via = Interfering(enqueued=die_again)
+    report = await letters.requeue(Filter(), via=via, unserved=True, rate=9.0)
+    assert [outcome.id for outcome in report.outcomes] == ["a"]
+    assert [job.replay.id for job in via.jobs] == ["a"]
+    assert (await letter_with(letters, "b")).state is LetterState.DEAD
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+async def test_arguments_of_a_job_on_its_way_cannot_be_changed(
+    letters: DeadLetterQueue, confirmed: bool
+) -> None:
+    """Neither silently left as they were, nor changed behind a run whose end nobody would write down."""
+
+    async def crash() -> None:
+        raise ConnectionError
+
+    await keep(letters, letter("a", args=["x"]))
+    via = Interfering(enqueued=None if confirmed else crash)
+    with suppress(ConnectionError):
+        await letters.requeue("a", via=via, unserved=True)
+    [outcome] = (await letters.requeue("a", via=via, unserved=True, edit={"to": "z"})).outcomes
+    assert outcome.status is Status.REFUSED
+    assert "cannot be changed" in outcome.why
+    assert len(via.jobs) == 1
+    assert (await letter_with(letters, "a")).edits == ()
 
 
 async def test_two_ways_of_one_kind_are_refused(letters: DeadLetterQueue) -> None:

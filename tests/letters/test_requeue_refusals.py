@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from jobguard import DeadLetterQueue, Filter, JobGuard, dead_letter
 from jobguard.adapters.rerun import LocalQueue
-from jobguard.errors import ConfigurationError, LetterRefused, StoreUnavailable
+from jobguard.errors import ConfigurationError, InvalidType, InvalidValue, LetterRefused, StoreUnavailable
 from jobguard.exchange import export, import_
-from jobguard.requeueing import Requeued, Status
+from jobguard.requeueing import Orders, Requeued, Status
 from jobguard.stores.letters import UNKNOWN_TASK, LetterState
 from tests.engine.harness import StoreProxy, down
 from tests.letters.making import keep, letter
@@ -46,7 +47,7 @@ PICKLE = b64encode(b"\x80pickle").decode()
         ({"payload": None, "payload_format": "too_large"}, "not kept (payload_format 'too_large')"),
         ({"payload": "x", "payload_format": "yaml"}, "not kept (payload_format 'yaml')"),
         ({"payload": PICKLE, "payload_format": "opaque", "imported": True}, "trust_imported"),
-        ({"payload": "!", "payload_format": "opaque"}, "no Base64"),
+        ({"payload": "!", "payload_format": "opaque"}, "is not Base64"),
         ({"requeues": 5}, "5 times (max_requeues=5)"),
     ],
 )
@@ -160,7 +161,7 @@ async def test_a_store_that_does_not_answer_ends_the_requeue(
     ("settings", "parts"),
     [
         ({"rate": 0}, ["rate", "0"]),
-        ({"rate": True}, ["rate", "True"]),
+        ({"rate": 2_000_000}, ["rate", "2000000", "at most 1000000"]),
         ({"rate": float("inf")}, ["rate", "inf"]),
         ({"limit": 0}, ["limit", "0"]),
         ({"limit": "5"}, ["limit", "'5'"]),
@@ -172,6 +173,8 @@ async def test_a_store_that_does_not_answer_ends_the_requeue(
         ({"max_failure_rate": 1.5}, ["max_failure_rate", "1.5"]),
         ({"max_failure_rate": float("nan")}, ["max_failure_rate", "nan"]),
         ({"patience": 0}, ["patience", "0"]),
+        ({"patience": float("inf")}, ["patience", "inf"]),
+        ({"patience": timedelta(days=-1)}, ["patience", "datetime.timedelta(days=-1)"]),
     ],
 )
 async def test_orders_that_cannot_be_are_named(
@@ -184,3 +187,60 @@ async def test_orders_that_cannot_be_are_named(
         await letters.requeue("a", via=via, unserved=True, **settings)
     assert [part for part in parts if part not in str(raised.value)] == []
     assert via.jobs == []
+
+
+@pytest.mark.parametrize("name", ["rate", "max_failure_rate", "patience"])
+@pytest.mark.parametrize("value", ["1", True, [1]], ids=repr)
+async def test_orders_of_a_wrong_type_are_named(letters: DeadLetterQueue, name: str, value: object) -> None:
+    """It is the type that is wrong, and not the value."""
+    settings: Any = {name: value}
+    with pytest.raises(InvalidType, match=name) as raised:
+        await letters.requeue("a", via=Recorder(), **settings)
+    assert repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize("patience", [0, float("inf")])
+async def test_orders_made_by_hand_are_checked_too(patience: float) -> None:
+    """As the command line makes them."""
+    with pytest.raises(InvalidValue, match="patience must be a finite duration"):
+        Orders(patience=patience)
+
+
+class Pool:
+    """A client, whose connections a way into a queue uses."""
+
+    def __repr__(self) -> str:
+        return "Pool(password='secret')"
+
+
+@pytest.mark.parametrize(
+    ("via", "told"),
+    [(Pool(), "Pool"), ([Recorder(), Pool()], "Pool"), ("redis://:secret@host", "str"), (None, "NoneType")],
+    ids=["pool", "one-of-several", "url", "None"],
+)
+@pytest.mark.parametrize("which", ["a", Filter()], ids=["id", "filter"])
+async def test_what_is_no_way_into_a_queue_is_refused(
+    letters: DeadLetterQueue, which: str | Filter, via: Any, told: str
+) -> None:
+    """Also where there is no letter; by its type, since a password may be in what it shows."""
+    with pytest.raises(InvalidType) as raised:
+        await letters.requeue(which, via=via)
+    assert str(raised.value) == f"via must be a way into a queue, not of type {told}; write ArqQueue(pool)"
+
+
+async def test_a_filter_as_text_is_not_taken_for_an_id(letters: DeadLetterQueue) -> None:
+    """Elsewhere a text is a filter; here it is an id, and the ids that jobguard makes have no such sign."""
+    await keep(letters, letter("a"))
+    via = Recorder()
+    with pytest.raises(InvalidValue) as raised:
+        await letters.requeue("error=TimeoutError", via=via, unserved=True)
+    assert "which must be ids or a Filter, not 'error=TimeoutError'" in str(raised.value)
+    assert "write Filter.parse('error=TimeoutError')" in str(raised.value)
+    assert via.jobs == []
+
+
+async def test_an_id_that_looks_like_a_filter_is_given_as_one_of_several(letters: DeadLetterQueue) -> None:
+    """It can have come out of a file."""
+    await keep(letters, letter("error=TimeoutError"))
+    report = await letters.requeue(["error=TimeoutError"], via=Recorder(), unserved=True)
+    assert report.counts == {Status.REQUEUED: 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ REPLAY = {
     "payload": Codec().encode({"args": ["replayed", ["ok"]], "kwargs": {}}),
     "enqueued_ms": 1_700_000_000_000,
 }
+EXPIRED = {"jobguard": "expired", "version": 1, "job": "a", "planned_ms": 1, "delivered": 0, "token": "t"}
 
 HOSTILE: dict[str, bytes] = {
     "tries are text": dump({**GOOD, "t": "many"}),
@@ -63,8 +64,15 @@ HOSTILE: dict[str, bytes] = {
     "a replay whose number is text": dump({**REPLAY, "letter": ["jobguard", "q", "id", "1", False, ""]}),
     "a replay without its letter": dump({**REPLAY, "letter": []}),
     "a replay of no arguments": dump({**REPLAY, "letter": ["a", "b", "c", 1, False, ""], "payload": "{}"}),
+    "a replay of text": dump(
+        {**REPLAY, "letter": ["a", "b", "d", 1, False, ""], "payload": '{"args":"text","kwargs":{}}'}
+    ),
+    "a replay of pairs": dump(
+        {**REPLAY, "letter": ["a", "b", "e", 1, False, ""], "payload": '{"args":[],"kwargs":[["a",1]]}'}
+    ),
     "a replay of a class": dump({**REPLAY, "payload": '{"$of":["os.system",["true"]]}'}),
     "a replay of no format": dump({**REPLAY, "format": 5}),
+    "a replay without its version": dump({name: REPLAY[name] for name in REPLAY if name != "version"}),
     "a replay nested deep": MARK + b'"letter":' + b"[" * 100_000,
 }  # fmt: skip
 
@@ -94,6 +102,20 @@ async def test_no_payload_stops_a_worker(bench: Bench) -> None:
     assert {letter.reason for letter in letters} == {"undecodable"}
     assert len(bench.journal.runs("good")) == 1
     await bench.at_rest()
+
+
+@pytest.mark.parametrize("form", [REPLAY, EXPIRED], ids=["a replay", "one that has run out"])
+async def test_what_another_version_has_written_is_kept_for_it(bench: Bench, form: dict[str, Any]) -> None:
+    """It might be misread here. A letter keeps its bytes, and says what is wrong with them."""
+    payload = dump({**form, "version": 2})
+    await bench.pool.set("arq:job:newer", payload)
+    await bench.pool.zadd("arq:queue", {"newer": 1})
+    await bench.drain("as_json.WorkerSettings")
+    letter = await bench.letter()
+    assert (letter.job_id, letter.reason, letter.payload_format) == ("newer", "undecodable", "opaque")
+    assert b64decode(letter.payload or "") == payload
+    assert "UnknownVersion" in letter.error_message
+    assert bench.journal.runs("replayed") == []
 
 
 async def test_arguments_called_like_ours_are_arguments(bench: Bench) -> None:

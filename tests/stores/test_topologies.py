@@ -226,7 +226,7 @@ async def use_everything(store: RedisStore) -> None:
         )
         assert len(page.entries) == 2
     assert await letters.count(queue, LetterQuery()) == 2
-    assert len(await letters.tally(queue, Dimension.FINGERPRINT, since=0)) == 1
+    assert len(await letters.tally(queue, Dimension.FINGERPRINT, since=0) or ()) == 1
     assert await letters.remove(queue, [("a", None)], evicted=True) == [True]
     assert (await letters.totals(queue)).evicted == 1
     assert await letters.queues("jobguard") == ["default"]

@@ -89,7 +89,7 @@ async def requeueing(guard: JobGuard, via: Requeuer) -> None:
         max_requeues=None,
         canary=2,
         max_failure_rate=0.1,
-        patience=60,
+        patience=timedelta(minutes=1),
         by="carol",
     )
     assert_type(report.outcomes, tuple[Requeued, ...])

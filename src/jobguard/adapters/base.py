@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 from urllib.parse import quote, unquote
 
 from jobguard.errors import ConfigurationError, JobGuardError, Signal
@@ -94,6 +94,7 @@ class ReplayJob:
     payload_format: str
 
 
+@runtime_checkable
 class Requeuer(Protocol):
     """A queue library's way to take jobs: what `DeadLetterQueue.requeue` enqueues through.
 
@@ -202,6 +203,11 @@ class Ticket:
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery: Delivery | None = delivery
+
+    @property
+    def taken(self) -> bool:
+        """Whether a guard has started, which so tells how the job ends."""
+        return self._delivery is None
 
     def take(self) -> Delivery | None:
         delivery, self._delivery = self._delivery, None

@@ -17,7 +17,7 @@ from jobguard.errors import InvalidType, LetterRefused, NotEncodable, StoreError
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import LOCAL, JobRef
 from jobguard.leases import Held, new_token, now
-from jobguard.letters import letter_id
+from jobguard.letters import letter_id, unpack_arguments
 from jobguard.policies import DAY, count
 from jobguard.replays import replaying
 from jobguard.stores.base import UNFINISHED, Claim, State, Verdict
@@ -126,13 +126,8 @@ class LocalQueue:
 
     def _arguments(self, task: Task, job: ReplayJob) -> tuple[list[Any], dict[str, Any]]:
         try:
-            value: Any = self._guard.runtime.codec.decode(job.payload)
-            args, kwargs = value["args"], value["kwargs"]
-            if [type(args), type(kwargs)] != [list, dict] or not all(
-                isinstance(name, str) for name in kwargs
-            ):
-                raise ValueError("they are no arguments")
-        except (NotEncodable, LookupError, TypeError, ValueError) as error:
+            args, kwargs = unpack_arguments(job.payload, self._guard.runtime.codec)
+        except (NotEncodable, ValueError) as error:
             raise LetterRefused(job.replay.id, f"its arguments cannot be read here: {error}") from error
         return [*([self._ctx] if task.takes_context else []), *args], kwargs
 

@@ -272,9 +272,7 @@ def _clock(facts: ServerFacts) -> Finding:
 def _keys(facts: KeyFacts | None) -> Finding:
     if facts is None:
         meaning = "Whether keys are left over is not known."
-        return Finding(
-            "keys", Status.UNKNOWN, "they could not be listed", meaning, "let this user run SCAN (ACL: +scan)"
-        )
+        return Finding("keys", Status.UNKNOWN, "they could not be listed", meaning, _GRANT_SCAN)
     found = f"{facts.looked_at} looked at" + ("" if facts.complete else ", not all that there are")
     if facts.unread:
         found += f", {facts.unread} could not be asked after"

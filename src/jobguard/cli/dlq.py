@@ -159,7 +159,7 @@ def groups(
     terms: Terms = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Groups to show.")] = ROWS,
 ) -> None:
-    """The causes of which most letters are: the same error, raised at the same place."""
+    """The commonest causes: the same error, raised at the same place."""
     call.run(_groups, Filter.parse(terms or ()), limit)
 
 

@@ -48,7 +48,7 @@ def export_(
             Exit.USAGE, "with -o - the letters are the output, as JSON lines: leave out --json and --jsonl"
         )
     if output != STANDARD and Path(output).exists() and not Path(output).is_file():
-        raise Ended(Exit.USAGE, f"--output: {output!r} is no file; - is standard output")
+        raise Ended(Exit.USAGE, f"--output: {output!r} is not a file; - is standard output")
     call.run(_export, Filter.parse(terms) if terms else Filter(state="all"), output)
 
 
@@ -124,7 +124,9 @@ async def _import(call: Call, file: str) -> None:
     if not call.tell({"queue": call.queue, "dry_run": call.dry_run, **values}):
         _say(call, report)
     if report.refusals:
-        told = "1 line is no letter" if report.refusals == 1 else f"{report.refusals} lines are no letters"
+        told = (
+            "1 line is not a letter" if report.refusals == 1 else f"{report.refusals} lines are not letters"
+        )
         raise Ended(Exit.PARTIAL, told)
 
 

@@ -96,7 +96,7 @@ def _remove_by_filter(call: Call, asked: Filter) -> None:
     until: str | None = None
     if not call.yes:
         check_somebody_is_there(call.screen)
-        meant = call.run(_look, asked)
+        meant = call.run(look, asked, call.screen.say)
         if meant.count == 0:
             _nothing_meant(call, asked)
             return
@@ -105,22 +105,13 @@ def _remove_by_filter(call: Call, asked: Filter) -> None:
     call.run(_remove_all, asked, until)
 
 
-async def _look(call: Call, asked: Filter) -> Meant:
-    async with call.opened() as opened:
-        meant = await look(call, opened, asked, call.screen.say)
-        await call.warn_of_slips(opened.letters, meant.count)
-    return meant
-
-
 def _nothing_meant(call: Call, asked: Filter) -> None:
     if not call.tell(_removal(call, asked)):
         call.screen.say("no letter is meant: nothing was done")
 
 
 async def _would_remove(call: Call, asked: Filter) -> None:
-    async with call.opened() as opened:
-        meant = await look(call, opened, asked, _lines(call))
-        await call.warn_of_slips(opened.letters, meant.count)
+    meant = await look(call, asked, _lines(call))
     if not call.tell(_removal(call, asked, found=meant.count)):
         call.screen.line(f"would remove {counted(meant.count)}")
 
@@ -144,7 +135,7 @@ def clear(call: Call) -> None:
     until: str | None = None
     if not call.yes:
         check_somebody_is_there(call.screen)
-        meant = call.run(_look, everything)
+        meant = call.run(look, everything, call.screen.say)
         if meant.count == 0:
             _nothing_meant(call, everything)
             return
@@ -164,21 +155,6 @@ class Limits:
     @property
     def filter(self) -> Filter:
         return Filter(state="all" if self.state is None else self.state)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What a prune was shown to remove, and when.
-
-    Attributes:
-        count: how many letters.
-        mark: of the newest letter that there was.
-        at: on this machine's monotonic clock.
-    """
-
-    count: int
-    mark: str | None
-    at: float
 
 
 @command("prune", "jobguard dlq prune --older-than 30d --spill old.jsonl --yes", asks=True, changes=True)
@@ -208,24 +184,24 @@ def prune(
     if call.dry_run:
         call.run(_would_prune, limits)
         return
-    shown: Shown | None = None
+    meant: Meant | None = None
     if not call.yes:
         check_somebody_is_there(call.screen)
-        shown = call.run(_look_at_oldest, limits, call.screen.say)
-        if shown.count == 0:
+        meant = call.run(_look_at_oldest, limits, call.screen.say)
+        if meant.count == 0:
             _nothing_meant(call, limits.filter)
             return
-        call.confirm(f"Remove the oldest {counted(shown.count)} of queue {call.queue!r} for good?")
-    call.run(_prune, limits, spill, shown)
+        call.confirm(f"Remove the oldest {counted(meant.count)} of queue {call.queue!r} for good?")
+    call.run(_prune, limits, spill, meant)
 
 
 async def _would_prune(call: Call, limits: Limits) -> None:
-    shown = await _look_at_oldest(call, limits, _lines(call))
-    if not call.tell(_removal(call, limits.filter, found=shown.count)):
-        call.screen.line(f"would remove {counted(shown.count)}")
+    meant = await _look_at_oldest(call, limits, _lines(call))
+    if not call.tell(_removal(call, limits.filter, found=meant.count)):
+        call.screen.line(f"would remove {counted(meant.count)}")
 
 
-async def _look_at_oldest(call: Call, limits: Limits, tell: Callable[[str], None]) -> Shown:
+async def _look_at_oldest(call: Call, limits: Limits, tell: Callable[[str], None]) -> Meant:
     """Show which letters are to go."""
     kinds: Counter[tuple[str, str]] = Counter()
     async with call.opened() as opened:
@@ -248,21 +224,20 @@ async def _look_at_oldest(call: Call, limits: Limits, tell: Callable[[str], None
             tell(f"queue {call.queue!r}: the oldest {counted(count)} {'is' if count == 1 else 'are'} meant")
     for (error, task), number in kinds.most_common(KINDS_SHOWN):
         tell(clip(f"{number:>9}  {error}  {task}", LINE_LIMIT))
-    return Shown(count, mark, at)
+    return Meant(limits.filter, mark, at, count)
 
 
-async def _prune(call: Call, limits: Limits, spill: Path | None, shown: Shown | None) -> None:
+async def _prune(call: Call, limits: Limits, spill: Path | None, meant: Meant | None) -> None:
     async with call.opened() as opened:
         age = None if limits.older_than is None else ago("--older-than", limits.older_than).total_seconds()
         keep = limits.keep
-        if shown is not None and shown.mark is not None:
+        if meant is not None and meant.mark is not None:
             # What has aged, or come, while the question stood was not shown.
-            age = None if age is None else age + time.monotonic() - shown.at
+            age = None if age is None else age + time.monotonic() - meant.at
             if keep is not None:
-                asked = limits.filter
-                here = await opened.letters.count(asked)
-                keep += here - await opened.letters.count(replace(asked, until=until_mark(shown.mark)))
-        with Progress(call.screen, "removing", None if shown is None else shown.count, _removed) as progress:
+                here = await opened.letters.count(meant.filter)
+                keep += here - await opened.letters.count(replace(meant.filter, until=until_mark(meant.mark)))
+        with Progress(call.screen, "removing", None if meant is None else meant.count, _removed) as progress:
             removed = await opened.letters.prune(
                 older_than=age,
                 keep=keep,

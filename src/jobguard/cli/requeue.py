@@ -20,7 +20,7 @@ from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.options import Form, check_somebody_is_there, check_url_options, client_timeouts
 from jobguard.cli.progress import Progress
-from jobguard.cli.selection import Meant, Words, counted, ids_or_filter, look
+from jobguard.cli.selection import Words, counted, ids_or_filter, look
 from jobguard.errors import ConfigurationError
 from jobguard.filters import Filter
 from jobguard.requeueing import Orders, Requeued, Status, Stopped
@@ -111,7 +111,7 @@ def requeue(
     until: str | None = None
     if isinstance(which, Filter) and not call.yes and not call.dry_run:
         check_somebody_is_there(call.screen)
-        meant = call.run(_look, which)
+        meant = call.run(look, which, call.screen.say)
         if meant.count == 0:
             _conclude(call, Counter(), "")
             return
@@ -141,13 +141,6 @@ def _somebody() -> str:
     except (OSError, KeyError):  # a user without a name
         user = "?"
     return f"{user}@{socket.gethostname()}"
-
-
-async def _look(call: Call, asked: Filter) -> Meant:
-    async with call.opened() as opened:
-        meant = await look(call, opened, asked, call.screen.say)
-        await call.warn_of_slips(opened.letters, meant.count)
-    return meant
 
 
 async def _requeue(

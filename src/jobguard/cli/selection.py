@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from jobguard.cli.calling import Call, Opened
+from jobguard.cli.calling import Call
 from jobguard.cli.exits import Ended, Exit
 from jobguard.cli.progress import Progress
 from jobguard.codec import clip
@@ -51,11 +52,13 @@ class Meant:
     Attributes:
         filter: which, with times that do not move.
         mark: of the newest letter that there was; None = there was none.
+        at: when that was, on this machine's monotonic clock.
         count: how many they were.
     """
 
     filter: Filter
     mark: str | None
+    at: float
     count: int
 
 
@@ -82,26 +85,28 @@ def ids_or_filter(words: Iterable[str], *, otherwise: str) -> tuple[str, ...] | 
     return Filter.parse(terms)
 
 
-async def look(call: Call, opened: Opened, asked: Filter, tell: Callable[[str], None]) -> Meant:
+async def look(call: Call, asked: Filter, tell: Callable[[str], None]) -> Meant:
     """Show what a filter means: the count, and the commonest causes.
 
     Args:
-        call, opened: where.
+        call: where.
         asked: which letters.
         tell: writes a line.
     """
-    letters = opened.letters
-    mark = await letters.newest()
-    asked = pinned(asked, (await opened.totals()).now)
-    with Progress(call.screen, "looking") as progress:
-        count = await letters.count(asked, progress=progress)
-    if count:
-        tell(f"queue {letters.name!r}: {counted(count)} {'is' if count == 1 else 'are'} meant")
-        with Progress(call.screen, "looking", count) as progress:
-            groups = await _groups(letters, asked, progress)
-        for line in group_lines(groups, count):
-            tell(line)
-    return Meant(asked, mark, count)
+    async with call.opened() as opened:
+        letters = opened.letters
+        mark, at = await letters.newest(), time.monotonic()
+        asked = pinned(asked, (await opened.totals()).now)
+        with Progress(call.screen, "looking") as progress:
+            count = await letters.count(asked, progress=progress)
+        if count:
+            tell(f"queue {letters.name!r}: {counted(count)} {'is' if count == 1 else 'are'} meant")
+            with Progress(call.screen, "looking", count) as progress:
+                groups = await _groups(letters, asked, progress)
+            for line in group_lines(groups, count):
+                tell(line)
+        await call.warn_of_slips(letters, count)
+    return Meant(asked, mark, at, count)
 
 
 async def _groups(letters: DeadLetterQueue, asked: Filter, progress: Progress) -> list[Group]:

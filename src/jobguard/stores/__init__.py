@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryStore", "RedisStore", "Store"]
 
+if not TYPE_CHECKING:  # type checkers are to find slips of the pen
 
-def __getattr__(name: str) -> object:
-    """Import redis-py only for those who use it."""
-    if name == "RedisStore":
-        from jobguard.stores.redis import RedisStore
+    def __getattr__(name: str) -> object:
+        """Import redis-py only for those who use it."""
+        if name == "RedisStore":
+            from jobguard.stores.redis import RedisStore
 
-        return RedisStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return RedisStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

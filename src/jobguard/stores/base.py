@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from jobguard.errors import InvalidType
 from jobguard.job import JobStatus
 from jobguard.stores.letters import (
     Dimension,
@@ -263,8 +264,8 @@ class LetterStore(Protocol):
     ) -> LetterPage:
         """Up to `limit` entries, newest first, from `cursor` on.
 
-        Where a query names one dimension at most, pages are full until the last. Where it names several,
-        500 entries of the rarest are looked at, so that a page can be short, or empty, and not be the last.
+        A page can be short and not be the last: what is read at once is bounded in bytes too. Where a query
+        names several dimensions, 500 entries of the rarest are looked at, so that it can be empty as well.
 
         Args:
             queue: whose.
@@ -293,8 +294,10 @@ class LetterStore(Protocol):
         state: LetterState = LetterState.DEAD,
         since: int | None = None,
         limit: int = 100,
-    ) -> list[Tally]:
+    ) -> list[Tally] | None:
         """The values of a dimension that most letters of a state have, the commonest first.
+
+        None: the state's letters have more than 500 values, too many to count each of them since a time.
 
         Where fingerprints are counted, the names of tasks are those of the state's letters of all times.
 
@@ -302,8 +305,7 @@ class LetterStore(Protocol):
             queue: whose.
             dimension: of what.
             state: of the letters.
-            since: only those that arrived then or later count; in microseconds on the store's clock. Of
-                more than 500 values, those are looked at that are commonest whenever they arrived.
+            since: only those that arrived then or later count; in microseconds on the store's clock.
             limit: 1 to 500 values.
         """
         ...
@@ -380,3 +382,13 @@ class Store(Protocol):
     async def aclose(self) -> None:
         """Release what the store itself opened. Clients handed in stay open."""
         ...
+
+
+def check_store(store: object) -> Store:
+    """A store, as far as its methods tell. Anything else is not shown: a URL has a password in it."""
+    if not isinstance(store, Store):
+        raise InvalidType(
+            f"store must have the methods of jobguard.stores.Store, not be of type {type(store).__name__}; "
+            "write RedisStore.from_url(url) or MemoryStore()"
+        )
+    return store

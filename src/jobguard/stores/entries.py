@@ -59,8 +59,11 @@ def pack(entry: Entry) -> tuple[bytes, bytes]:
     return _MARKS[entry.state], b"".join((sizes, *heads, _body(entry)))
 
 
-def unpack(id: str, packed: bytes, *, with_text: bool = True) -> Entry:
-    """An entry out of the store. What is nothing of ours has no revision, and itself for a text."""
+def unpack(id: str, packed: bytes, indexed: int | None = None, *, with_text: bool = True) -> Entry:
+    """An entry out of the store; the arrival that an index has for it goes before what it says itself.
+
+    What is nothing of ours has no revision, and itself for a text.
+    """
     try:
         mark, revision, arrival, at = _opening(packed)
         sizes, _, rest = packed[at:].partition(b"\n")
@@ -74,8 +77,11 @@ def unpack(id: str, packed: bytes, *, with_text: bool = True) -> Entry:
         task, error, fingerprint, key = heads
         state = _STATES[mark]
     except (ValueError, KeyError):
-        return Entry(id, LetterState.DEAD, UNKNOWN_TASK, "", "", text=text(packed) if with_text else "")
-    entry = Entry(id, state, task, error, fingerprint, key, "", revision, arrival)
+        shown = text(packed) if with_text else ""
+        return Entry(id, LetterState.DEAD, UNKNOWN_TASK, "", "", text=shown, arrival=indexed or 0)
+    entry = Entry(
+        id, state, task, error, fingerprint, key, "", revision, arrival if indexed is None else indexed
+    )
     return entry._replace(text=_text(entry, rest[start:])) if with_text else entry
 
 

@@ -14,6 +14,8 @@ LARGEST_PAGE = 500
 """Entries that one operation reads at most: no operation of a store is unbounded."""
 LARGEST_REMOVAL = 200
 """Entries that one operation removes at most: each takes a dozen changes of indexes and counters."""
+MOST_TASKS = 20
+"""Names of tasks that one tally has at most."""
 
 
 class LetterState(StrEnum):
@@ -173,6 +175,12 @@ class Entry(NamedTuple):
     revision: int = 0
     arrival: int = 0
 
+    def value(self, dimension: Dimension) -> str:
+        """What it has of a dimension."""
+        if dimension is Dimension.TASK:
+            return self.task
+        return self.error if dimension is Dimension.ERROR else self.fingerprint
+
 
 class LetterQuery(NamedTuple):
     """Which letters of a queue are meant: those that agree with all that is not None.
@@ -242,7 +250,7 @@ class Tally:
         count: how many there are.
         first, last: arrival of the oldest and of the newest, in microseconds on the store's clock.
         tasks: the names of their tasks, at most 20, the commonest first; only where fingerprints are counted.
-        newest: one of them; only where fingerprints are counted.
+        newest: one of them, or None if it has just gone; only where fingerprints are counted.
     """
 
     value: str

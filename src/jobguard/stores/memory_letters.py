@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jobguard.stores.letters import (
     LARGEST_PAGE,
+    MOST_TASKS,
     Dimension,
     Entry,
     Kept,
@@ -21,9 +22,6 @@ from jobguard.stores.letters import (
 )
 from jobguard.stores.paging import check_countable, check_removal, checked_arrival, page_size, page_start
 from jobguard.stores.records import raw
-
-MOST_TASKS = 20
-"""Names of tasks in one tally."""
 
 
 class _Letters:
@@ -168,16 +166,18 @@ class MemoryLetters:
         state: LetterState = LetterState.DEAD,
         since: int | None = None,
         limit: int = 100,
-    ) -> list[Tally]:
+    ) -> list[Tally] | None:
         size = page_size(limit)
         groups: dict[str, list[Entry]] = {}
         for entry in self._of(queue).between(None, None):
             if entry.state is state:
-                groups.setdefault(_value(entry, dimension), []).append(entry)
+                groups.setdefault(entry.value(dimension), []).append(entry)
+        if since is not None and len(groups) > LARGEST_PAGE:
+            return None
         commonest = sorted(groups, key=lambda value: (len(groups[value]), raw(value)), reverse=True)
         counted = [
             (value, [entry for entry in groups[value] if since is None or entry.arrival >= since])
-            for value in commonest[: size if since is None else LARGEST_PAGE]
+            for value in (commonest[:size] if since is None else commonest)
         ]
         counted.sort(key=lambda pair: -len(pair[1]))
         return [
@@ -206,12 +206,6 @@ class MemoryLetters:
 
     async def queues(self, namespace: str) -> list[str]:
         return sorted(queue.name for queue in self._queues if queue.namespace == namespace)
-
-
-def _value(entry: Entry, dimension: Dimension) -> str:
-    if dimension is Dimension.TASK:
-        return entry.task
-    return entry.error if dimension is Dimension.ERROR else entry.fingerprint
 
 
 def _tally(dimension: Dimension, value: str, counted: list[Entry], whenever: list[Entry]) -> Tally:

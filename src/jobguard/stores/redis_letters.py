@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jobguard.stores.batching import Batcher
 from jobguard.stores.commands import load_script
@@ -122,8 +123,10 @@ class RedisLetters:
         )
         with reading:
             last, *found = reply
-            pairs = zip(found[::2], found[1::2], strict=True)
-            entries = tuple(unpack(text(id), packed, with_text=texts) for id, packed in pairs)
+            each = zip(found[::3], found[1::3], found[2::3], strict=True)
+            entries = tuple(
+                unpack(text(id), packed, int(float(at)), with_text=texts) for id, at, packed in each
+            )
             return LetterPage(entries, text(last) or None)
 
     async def count(self, queue: LetterQueue, query: LetterQuery) -> int:
@@ -142,12 +145,18 @@ class RedisLetters:
         state: LetterState = LetterState.DEAD,
         since: int | None = None,
         limit: int = 100,
-    ) -> list[Tally]:
+    ) -> list[Tally] | None:
         start = b"" if since is None else b"%d" % since
         size = b"%d" % page_size(limit)
         found = await self._batcher.run(_TALLY, 1, _stem(queue), raw(state), raw(dimension), start, size)
+        if found == b"many":
+            return None
         with reading:
-            return [_tally(*each) for each in found]
+            tallies = [_tally(*each) for each in found]
+            left = {place: text(each[5]) for place, each in enumerate(found) if len(each) == 6}
+        for place, id in left.items():  # one by one: together they are large
+            tallies[place] = replace(tallies[place], newest=await self.get(queue, id))
+        return tallies
 
     async def remove(
         self, queue: LetterQueue, entries: Sequence[tuple[str, int | None]], *, evicted: bool = False

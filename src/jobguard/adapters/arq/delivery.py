@@ -13,12 +13,14 @@ from arq.worker import Retry, RetryJob
 from redis.exceptions import RedisError
 
 from jobguard.adapters.arq.counting import uncount
+from jobguard.adapters.arq.outages import shown
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.base import Replay, Terms
 from jobguard.errors import JobGuardError, RetryLater, Signal, StoreError
 from jobguard.job import JobRef
 from jobguard.leases import Held, now
 from jobguard.stores.base import Settlement
+from jobguard.stores.batching import secrets_of
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -50,7 +52,14 @@ def is_given(ends_ms: float, enqueued_ms: int) -> bool:
 
 
 class ArqDelivery:
-    """What the engine knows of ARQ for one job. Its public attributes are those of `Delivery`."""
+    """What the engine knows of ARQ for one job: a `Delivery`, and what the worker has to know of its end.
+
+    Attributes:
+        job_key: the name of the key of the job's payload.
+        again: the run ends without an outcome: the job is put off, given back or interrupted.
+        settlement: what was recorded of an interrupted run, if anything: the job may have been aborted.
+        finished: set once ARQ's task of the job is over; None while no later delivery waits for that.
+    """
 
     adapter = "arq"
 
@@ -181,5 +190,6 @@ class ArqDelivery:
         try:
             return await command
         except (RedisError, OSError) as error:
-            logger.warning("%s of job %r failed: %r", what, self.ref.id, error)
+            said = shown(error, secrets_of(self._pool))
+            logger.warning("%s of job %r failed: %s", what, self.ref.id, said)
             return None

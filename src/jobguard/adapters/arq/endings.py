@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from arq.worker import Retry, RetryJob
 
 from jobguard.adapters.arq.delivery import ArqDelivery
 from jobguard.adapters.arq.incoming import AbortedUnseen
-from jobguard.adapters.base import Replay, Terms
+from jobguard.adapters.base import Replay, Terms, Ticket
 from jobguard.errors import StoreError
 from jobguard.events import Failed, OutcomeLost, StoreFailed
 from jobguard.guard import JobGuard
-from jobguard.job import NO_HISTORY, JobRef
+from jobguard.job import NO_HISTORY, AttemptError, JobRef
 from jobguard.leases import new_token, now
 from jobguard.letters import Arguments, End, letter_id, type_name, write_letter
 from jobguard.persistence import persist
@@ -88,29 +88,34 @@ class Endings:
         body: Callable[[], Awaitable[object]],
         replay: Replay,
         delivery: ArqDelivery,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        call: Arguments,
+        ticket: Ticket | None,
     ) -> object:
-        """Run a dead letter's job again whose function has no guard now, and tell the letter how it ended.
+        """Run a dead letter's job again, and tell the letter how it ended where no guard does.
 
         What ARQ itself ends (its own timeout, `max_tries`) the letter is not told of: it stays requeued.
+
+        Args:
+            body: runs the job.
+            replay: which one it is.
+            delivery: of the job.
+            call: the job's arguments.
+            ticket: of the function's guard, which may not start for a foreign decorator around it; None = the
+                function has none now.
         """
         store, queue = self._guard.store, replay.queue
         name, identity = delivery.task, delivery.ref.identity
-        try:
-            letter = await letter_behind(store, queue, replay)
-        except StoreError as error:
-            self._told(name, identity, "get_letter")(error)
-            await delivery.give_back(OUTAGE_PAUSE, error)
-        if letter is not None and not is_due(letter, replay):
-            return None
+        if ticket is None:
+            letter = await self._behind(replay, delivery)
+            if letter is not None and not is_due(letter, replay):
+                return None
         try:
             result = await body()
         except (Retry, RetryJob):
             raise
         except Exception as error:
-            if not delivery.lost:
-                again = self._again(delivery, name, error, letter, args, kwargs)
+            if not delivery.lost and (ticket is None or not ticket.taken):
+                again = _again(delivery, error, await self._behind(replay, delivery), call, self._guard)
                 try:
                     await self._persist(
                         lambda: keep_again(store, queue, replay, again),
@@ -119,7 +124,7 @@ class Endings:
                 except StoreError as outage:
                     await delivery.give_back(OUTAGE_PAUSE, outage)
             raise
-        if not delivery.lost:
+        if not delivery.lost and (ticket is None or not ticket.taken):
             try:
                 await self._persist(
                     lambda: resolve(store, queue, replay, SUCCEEDED),
@@ -130,29 +135,13 @@ class Endings:
                 runtime.emit(OutcomeLost(task=name, job=identity, outcome=status, error=repr(error)))
         return result
 
-    def _again(
-        self,
-        delivery: ArqDelivery,
-        task: str,
-        error: Exception,
-        letter: DeadLetter | None,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> DeadLetter:
-        """The letter of a replay that has failed again, masked as the one before was."""
-        redact, names = (letter.redact, letter.parameters) if letter is not None else ((), ())
-        end = End(
-            adapter=delivery.adapter,
-            job=delivery.ref,
-            task=task,
-            key=None,
-            history=NO_HISTORY,
-            error=error,
-            reason="exhausted",
-            raw=delivery.payload,
-        )
-        policy = DeadLettering(redact=redact)
-        return write_letter(end, policy, self._guard.runtime.codec, Arguments(args, kwargs, names))
+    async def _behind(self, replay: Replay, delivery: ArqDelivery) -> DeadLetter | None:
+        """The letter of a replay. An outage gives the job back."""
+        try:
+            return await letter_behind(self._guard.store, replay.queue, replay)
+        except StoreError as error:
+            self._told(delivery.task, delivery.ref.identity, "get_letter")(error)
+            await delivery.give_back(OUTAGE_PAUSE, error)
 
     async def unseen(self, job: AbortedUnseen) -> None:
         """ARQ has ended a job without calling its function. Never raises."""
@@ -197,3 +186,24 @@ class Endings:
             runtime.emit(StoreFailed(task=task, job=job, operation=operation, error=repr(error)))
 
         return tell
+
+
+def _again(
+    delivery: ArqDelivery, error: Exception, letter: DeadLetter | None, call: Arguments, guard: JobGuard
+) -> DeadLetter:
+    """The letter of a replay that has failed again, masked as the one before was."""
+    redact, names = (letter.redact, letter.parameters) if letter is not None else ((), ())
+    end = End(
+        adapter=delivery.adapter,
+        job=delivery.ref,
+        task=delivery.task,
+        key=None,
+        history=NO_HISTORY,
+        error=error,
+        reason="exhausted",
+        raw=delivery.payload,
+    )
+    call = replace(call, names=names)
+    again = write_letter(end, DeadLettering(redact=redact), guard.runtime.codec, call)
+    failed = AttemptError(1, again.failed_at, again.error_type, again.error_message)
+    return replace(again, failures=1, attempts=(failed,))

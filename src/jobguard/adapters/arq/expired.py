@@ -15,6 +15,7 @@ from arq.constants import job_key_prefix, result_key_prefix, retry_key_prefix
 from redis.asyncio import Redis
 
 from jobguard.adapters.arq.scripts import load, run_script
+from jobguard.adapters.arq.shape import check_version
 from jobguard.adapters.base import Replay, replay_of
 from jobguard.leases import new_token
 
@@ -62,8 +63,9 @@ def is_expired(raw: bytes) -> bool:
 
 
 def read_expired(raw: bytes) -> Expired:
-    """What such a payload says. Raises if it is none."""
+    """What such a payload says. Raises if it is none, or of another version."""
     values = json.loads(raw)
+    check_version(values["version"])
     return Expired(str(values["job"]), int(values["planned_ms"]), int(values["delivered"]))
 
 

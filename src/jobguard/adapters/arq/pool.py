@@ -24,8 +24,8 @@ async def create_pool(
     """`arq.create_pool` whose jobs are kept until they have ended, and which knows replays.
 
     ARQ deletes a job's payload one day after its planned start, also while the job waits for a
-    retry or for a worker. A protected worker extends payloads before they run out, its own queue's all
-    of them. So `expires_extra_ms` bounds for how long a queue may be without any such worker.
+    retry or for a worker. A protected worker extends every payload of its queue before it runs out. So
+    `expires_extra_ms` bounds for how long a queue may be without any such worker.
 
     Its `enqueue_job` returns None only if a job with the id is there. ARQ's does so too where it lost its
     connection, and the job may then be nowhere; here that is redis-py's `ConnectionError`.

@@ -23,6 +23,7 @@ from arq.worker import func as arq_function
 from jobguard.adapters.arq.endings import Entry
 from jobguard.adapters.arq.enqueueing import insist
 from jobguard.adapters.arq.incoming import CATCH_ALL, AbortedUnseen, reading, writing
+from jobguard.adapters.arq.outages import traced
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.worker import Context, RunningWorker, undeliverable_task
 from jobguard.adapters.base import Terms
@@ -34,6 +35,7 @@ from jobguard.guarding import Decorator, add_policy, make_wrapper
 from jobguard.policies import DAY, Duration, Policy, check_namespace, choice, seconds
 from jobguard.runtime import OnStoreError
 from jobguard.stores.base import Store
+from jobguard.stores.batching import secrets_of
 from jobguard.stores.redis import RedisStore
 from jobguard.task import Task
 
@@ -117,9 +119,9 @@ def protect(
         codec: how results and payloads are written.
         on_store_error: `"raise"` (default) puts a job off while the store is out of reach, `"run"` runs it
             unguarded.
-        sweep: seconds or timedelta after which the whole queue is looked through again for jobs whose
-            payload has run out, which become dead letters, or is about to, which is extended. One of a
-            queue's workers does so. Default 600; None = none of this worker's sweeps.
+        sweep: seconds or timedelta between sweeps of the queue. A sweep dead-letters jobs whose payload has
+            run out and extends payloads about to. One worker of a queue sweeps at a time. Default 600; None =
+            this worker never sweeps.
 
     Raises:
         ConfigurationError: a setting is wrong, or limits of the worker contradict a policy; the
@@ -401,7 +403,8 @@ def _harmless(hook: Callable[[Context], Awaitable[Any]] | None) -> Callable[[Con
     async def run(ctx: Context) -> None:
         try:
             await hook(ctx)
-        except Exception:
-            logger.exception("%s failed on job %r", getattr(hook, "__name__", hook), ctx.get("job_id"))
+        except Exception as error:
+            name, shown = getattr(hook, "__name__", hook), traced(error, secrets_of(_this_worker().pool))
+            logger.error("%s failed on job %r", name, ctx.get("job_id"), exc_info=shown)
 
     return run

@@ -10,21 +10,24 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import redis.exceptions
 from arq.constants import in_progress_key_prefix, job_key_prefix, result_key_prefix
 from redis.asyncio import Redis
 
 from jobguard.adapters.arq.expired import is_expired
-from jobguard.adapters.arq.outages import is_outage
+from jobguard.adapters.arq.outages import is_outage, shown, traced
 from jobguard.adapters.arq.scripts import load, run_script
+from jobguard.adapters.arq.shape import VERSION, check_version
 from jobguard.adapters.base import Replay, ReplayJob
 from jobguard.codec import Codec
 from jobguard.errors import LetterRefused, StoreError, StoreUnavailable
+from jobguard.letters import unpack_arguments
 from jobguard.policies import check_name, check_namespace, count
+from jobguard.stores.batching import secrets_of
 from jobguard.stores.letters import UNKNOWN_TASK, LetterQueue
 
 PAYLOAD_LIFE_MS = 30 * 86_400_000
@@ -79,7 +82,8 @@ class ArqQueue:
             # An outage befalls every letter; so does a login that is refused.
             everybodys = is_outage(error) or isinstance(error, redis.exceptions.ConnectionError)
             kind = StoreUnavailable if everybodys else StoreError
-            raise kind(f"ARQ's server: {error}") from error
+            secrets = secrets_of(self._pool)
+            raise kind(f"ARQ's server: {shown(error, secrets)}") from traced(error, secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,8 @@ class Written:
         """The job as ARQ works with it. Raises whatever reading it does."""
         if self.payload_format == "opaque":
             return {**decode(self.raw), "t": None, "et": self.enqueued_ms}
-        value = cast("Mapping[str, Any]", codec.decode(self.payload))
-        args, kwargs = tuple(value["args"]), dict(value["kwargs"])
-        return {"t": None, "f": self.task, "a": args, "k": kwargs, "et": self.enqueued_ms}
+        args, kwargs = unpack_arguments(self.payload, codec)
+        return {"t": None, "f": self.task, "a": tuple(args), "k": kwargs, "et": self.enqueued_ms}
 
 
 def written(job: ReplayJob) -> bytes:
@@ -118,7 +121,7 @@ def written(job: ReplayJob) -> bytes:
     replay = job.replay
     values = {
         "jobguard": "replay",
-        "version": 1,
+        "version": VERSION,
         "letter": [*replay.queue, replay.id, replay.number, replay.force, replay.variant],
         "task": job.task,
         "format": job.payload_format,
@@ -134,8 +137,9 @@ def is_replay(raw: bytes) -> bool:
 
 
 def read_replay(raw: bytes) -> Written:
-    """Such a payload, taken apart. Raises whatever reading it does if it is none, or forged."""
+    """Such a payload, taken apart. Raises if it is none, is forged or of another version."""
     values = json.loads(raw)
+    check_version(values["version"])
     namespace, queue, id, number, force, variant = values["letter"]
     kind, payload, enqueued_ms = values["format"], values["payload"], values["enqueued_ms"]
     texts = (id, variant, values["task"], kind, payload)

@@ -1,4 +1,4 @@
-"""Whether a decoded payload is a job that ARQ can begin: what it stumbles over ends jobs, even workers."""
+"""Whether a payload is one that can be begun: what ARQ stumbles over ends jobs, even workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ LATEST = 2**47
 """Unix milliseconds after which nothing is enqueued (the year 6429); ARQ makes a date of them."""
 MOST_TRIES = 2**30
 """More than anybody means by `_job_try`, and far from where ARQ would end a job as tried too often."""
+
+VERSION = 1
+"""Of the payloads that jobguard itself writes: in Python, and in `_stand_in.lua`."""
+
+
+class UnknownVersion(ValueError):
+    """Another release of jobguard has written a payload, in a form that this one might misread."""
+
+
+def check_version(version: object) -> None:
+    """Raise `UnknownVersion` if it is not ours."""
+    if version != VERSION:
+        raise UnknownVersion(f"it is of version {version!r}")
 
 
 def check_job(job: Mapping[str, Any]) -> None:

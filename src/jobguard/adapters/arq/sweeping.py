@@ -17,11 +17,13 @@ from arq.jobs import Deserializer
 
 from jobguard.adapters.arq.delivery import NO_EXPIRY, is_given
 from jobguard.adapters.arq.incoming import enqueued_ms
+from jobguard.adapters.arq.outages import shown
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.events import StoreFailed
 from jobguard.leases import new_token
 from jobguard.runtime import Runtime
+from jobguard.stores.batching import secrets_of
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
@@ -112,7 +114,8 @@ class Sweeper:
             try:
                 pause = await self.turn()
             except Exception as error:  # nothing that is wrong here may keep the worker from its jobs
-                self._runtime.emit(StoreFailed(task="", operation="sweep", error=repr(error)))
+                said = shown(error, secrets_of(self._pool))
+                self._runtime.emit(StoreFailed(task="", operation="sweep", error=said))
                 pause = min(AGAIN, self._every)
             await asyncio.sleep(pause)
 

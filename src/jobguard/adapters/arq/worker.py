@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from arq.constants import in_progress_key_prefix
@@ -19,6 +19,7 @@ from jobguard.adapters.arq.delivery import ArqDelivery
 from jobguard.adapters.arq.endings import Endings, Entry
 from jobguard.adapters.arq.expired import stand_in
 from jobguard.adapters.arq.incoming import CATCH_ALL, EXPIRED, AbortedUnseen, Incoming, incoming
+from jobguard.adapters.arq.outages import shown
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.serving import Serving
 from jobguard.adapters.arq.sweeping import Sweeper
@@ -30,10 +31,11 @@ from jobguard.events import StoreFailed
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import JobRef
 from jobguard.leases import Heartbeat, Held
-from jobguard.letters import type_name
+from jobguard.letters import Arguments, type_name
 from jobguard.policies import DeadLettering
 from jobguard.replays import replaying
 from jobguard.scopes import Deadline
+from jobguard.stores.batching import secrets_of
 from jobguard.stores.letters import UNKNOWN_TASK
 from jobguard.task import Task
 
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
 logger: logging.Logger = logging.getLogger("jobguard.arq")
-
-T = TypeVar("T")
 
 Context = dict[Any, Any]
 
@@ -133,7 +133,8 @@ class RunningWorker:
         held = self._transactions.mark(ctx["job_id"]) if job.mark is None else job.mark
         delivery = self._delivery(entry, ctx, job, held)
         guard = delivering.set(self.guard)
-        ticket = None if entry.task is None else arriving.set(Ticket(delivery))
+        ticket = None if entry.task is None else Ticket(delivery)
+        arrival = None if ticket is None else arriving.set(ticket)
         replay = None if job.replay is None else replaying.set(job.replay)
         if job.mark is None:
             self._beats.add(held)
@@ -145,11 +146,12 @@ class RunningWorker:
                 deadline = Deadline()
                 held.ends(deadline)
                 with deadline:
-                    if job.replay is None or entry.task is not None:
+                    if job.replay is None:
                         result = await self._call(entry, ctx, args, kwargs)
                     else:
                         body = functools.partial(self._call, entry, ctx, args, kwargs)
-                        result = await self._endings.replayed(body, job.replay, delivery, args, kwargs)
+                        call = Arguments(args, kwargs, ())
+                        result = await self._endings.replayed(body, job.replay, delivery, call, ticket)
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
                         return result
@@ -163,8 +165,8 @@ class RunningWorker:
         finally:
             if replay is not None:
                 replaying.reset(replay)
-            if ticket is not None:
-                arriving.reset(ticket)
+            if arrival is not None:
+                arriving.reset(arrival)
             delivering.reset(guard)
 
     async def _at_end(self, held: Held) -> None:
@@ -226,7 +228,7 @@ class RunningWorker:
                 # ARQ keeps a cron job's mark for a minute, which would hold its retry up.
                 await self.pool.delete(in_progress_key_prefix + delivery.ref.id)
         except (RedisError, OSError, StoreError) as error:
-            logger.warning("clearing up after job %r failed: %r", delivery.ref.id, error)
+            logger.warning("clearing up after job %r failed: %s", delivery.ref.id, self._shown(error))
 
     def _is_cron(self, delivery: ArqDelivery) -> bool:
         entry = self._entries.get(delivery.task)
@@ -247,7 +249,10 @@ class RunningWorker:
         self._transactions.release()
 
     def _renewal_failed(self, error: Exception) -> None:
-        self.guard.runtime.emit(StoreFailed(task="", operation="renew marks", error=repr(error)))
+        self.guard.runtime.emit(StoreFailed(task="", operation="renew_marks", error=self._shown(error)))
+
+    def _shown(self, error: Exception) -> str:
+        return shown(error, secrets_of(self.pool))
 
 
 def _mark_lost(delivery: ArqDelivery) -> LeaseLost:

@@ -8,14 +8,15 @@ ARGV  1 limit   entries at most
       4 order   '1' for the oldest first, '' for the newest
       5 texts   '1' for whole packed letters, '' for all of them but the body
       6 states  how many of the following are names of states; these; then pairs of dimension and value
-Returns {arrival in µs where the next page starts, or '' if no more follow; id; packed letter; id; …}.
+Returns {arrival in µs where the next page starts, or '' if no more follow; id; arrival; packed letter; id; …}.
+A page ends early where a megabyte of letters has been read: more would keep everybody else waiting.
 ]]
 -- include: _letter
 
 local stem, limit, lowest, highest = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local oldest_first = ARGV[4] == '1'
 local wanted_at = 7 + tonumber(ARGV[6])
-local LOOKED_AT = 500
+local LOOKED_AT, FEW, MOST_BYTES = 500, 10, 1000000
 
 local indexes = {}
 for i = 7, wanted_at - 1 do indexes[#indexes + 1] = stem .. ':' .. ARGV[i] end
@@ -70,27 +71,30 @@ while #ids < most do
     if this and (not arrival or (this < arrival) == oldest_first) then nearest, arrival = i, this end
   end
   if not nearest then break end
-  ids[#ids + 1], arrivals[#arrivals + 1] = lists[nearest][at[nearest]], arrival
+  local list, place = lists[nearest], at[nearest]
+  ids[#ids + 1], arrivals[#arrivals + 1] = list[place], list[place + 1]
   at[nearest] = at[nearest] + 2
 end
 
 local more = #ids == most
 if more then ids[most] = nil end
-local page, taken, last = { '' }, 0, 0
-if #ids == 0 then return page end
-local CHUNK = 100
-for first = 1, #ids, CHUNK do
-  local raws = redis.call('HMGET', stem .. ':entries', unpack(ids, first, math.min(first + CHUNK - 1, #ids)))
+local page, taken, last, bytes = { '' }, 0, 0, 0
+while last < #ids and taken < limit and bytes < MOST_BYTES do
+  local first = last + 1
+  local raws = redis.call('HMGET', stem .. ':entries', unpack(ids, first, math.min(last + FEW, #ids)))
   for i, raw in ipairs(raws) do
-    if raw and (not several or agrees(raw)) then
-      page[#page + 1] = ids[first + i - 1]
-      page[#page + 1] = shown(raw)
-      taken, last = taken + 1, first + i - 1
-      if taken == limit then break end
+    last = last + 1
+    if raw then
+      bytes = bytes + #raw
+      if not several or agrees(raw) then
+        page[#page + 1] = ids[last]
+        page[#page + 1] = arrivals[last]
+        page[#page + 1] = shown(raw)
+        taken = taken + 1
+      end
     end
+    if taken == limit then break end
   end
-  if taken == limit then break end
 end
-if taken < limit then last = #ids end
 if more or last < #ids then page[1] = whole(arrivals[last]) end
 return page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import anyio
 import pytest
 
@@ -48,6 +50,21 @@ async def sizes(store: Store, queue: LetterQueue) -> tuple[int, int, int, int]:
     """How many letters are dead, requeued and resolved, and how many were evicted."""
     dead, requeued, resolved, evicted, _ = await store.letters.totals(queue)
     return dead, requeued, resolved, evicted
+
+
+async def tallied(
+    store: Store,
+    queue: LetterQueue,
+    dimension: Dimension,
+    *,
+    state: LetterState = DEAD,
+    since: int | None = None,
+    limit: int = 100,
+) -> list[Tally]:
+    """Tallies of values that are not too many."""
+    found = await store.letters.tally(queue, dimension, state=state, since=since, limit=limit)
+    assert found is not None
+    return found
 
 
 async def all_ids(
@@ -200,6 +217,15 @@ class PageContract:
         seen = await all_ids(store, queue, LetterQuery(), 7)
         assert sorted(seen) == [chr(0x100 + number) for number in range(100)]
 
+    @pytest.mark.parametrize("query", [LetterQuery(), LetterQuery(task="send", error="OSError")])
+    async def test_pages_through_large_letters_once(
+        self, store: Store, queue: LetterQueue, query: LetterQuery
+    ) -> None:
+        """Letters of more bytes than are read at once come on several pages, whole, once and in order."""
+        await fill(store, queue, *(letter(id, text=secrets.token_hex(150_000)) for id in "abcdefghijklmnop"))
+        assert await all_ids(store, queue, query, 500) == "abcdefghijklmnop"[::-1]
+        assert await all_ids(store, queue, query, 500, oldest_first=True) == "abcdefghijklmnop"
+
     async def test_pages_by_any_text(self, store: Store, queue: LetterQueue) -> None:
         """Values that letters are found by can be any text, and each is only itself."""
         values = [ODD_TEXT, "", ":", "task", "%s", "*", "}", "send", "send:", " send"]
@@ -210,7 +236,7 @@ class PageContract:
             assert await all_ids(store, queue, LetterQuery(error=value, fingerprint=value)) == id
             assert await store.letters.count(queue, LetterQuery(fingerprint=value)) == 1
         for dimension in Dimension:
-            tallies = await store.letters.tally(queue, dimension)
+            tallies = await tallied(store, queue, dimension)
             assert sorted(tally.value for tally in tallies) == sorted(values)
 
     @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 40, "٣"])
@@ -285,12 +311,28 @@ class PageContract:
                 await fill(
                     store, queue, letter(f"{number}-{again}", task=str(number), error=str(number // 10))
                 )
-        commonest = await store.letters.tally(queue, Dimension.TASK, limit=10)
+        commonest = await tallied(store, queue, Dimension.TASK, limit=10)
         assert sorted(tally.value for tally in commonest) == [str(number) for number in range(20, 30)]
-        [kind] = await store.letters.tally(queue, Dimension.FINGERPRINT)
+        [kind] = await tallied(store, queue, Dimension.FINGERPRINT)
         assert sorted(kind.tasks[:10]) == [str(number) for number in range(20, 30)]
         assert sorted(kind.tasks[10:]) == [str(number) for number in range(10, 20)]
-        assert (await store.letters.tally(queue, Dimension.ERROR, limit=1))[0].count == 30
+        assert (await tallied(store, queue, Dimension.ERROR, limit=1))[0].count == 30
+
+    async def test_does_not_tally_too_many_values_since_a_time(
+        self, store: Store, queue: LetterQueue
+    ) -> None:
+        """Of more than 500 values it is not told which are commonest since a time: the rarest may be."""
+        before = [letter(str(number), task=str(number)) for number in range(499)]
+        async with anyio.create_task_group() as group:
+            for entry in before:
+                group.start_soon(store.letters.put, queue, entry)
+        since = (await store.letters.totals(queue)).now
+        await fill(store, queue, letter("new", task="new"))
+        [tally] = await tallied(store, queue, Dimension.TASK, since=since)
+        assert (tally.value, tally.count) == ("new", 1)
+        await fill(store, queue, letter("one more", task="one more"))
+        assert await store.letters.tally(queue, Dimension.TASK, since=since) is None
+        assert len(await tallied(store, queue, Dimension.TASK)) == 100
 
     async def test_tallies_what_is_there_now(self, store: Store, queue: LetterQueue) -> None:
         """Values of letters that have changed or gone are not told any more."""
@@ -298,9 +340,9 @@ class PageContract:
         await drop(store, queue, "a")
         await store.letters.replace(queue, (await stored(store, queue, "b"))._replace(state=RESOLVED))
         await store.letters.replace(queue, (await stored(store, queue, "c"))._replace(task="zz"))
-        [tally] = await store.letters.tally(queue, Dimension.TASK)
+        [tally] = await tallied(store, queue, Dimension.TASK)
         assert (tally.value, tally.count) == ("zz", 1)
-        [kind] = await store.letters.tally(queue, Dimension.FINGERPRINT)
+        [kind] = await tallied(store, queue, Dimension.FINGERPRINT)
         assert kind.tasks == ("zz",)
         await drop(store, queue, "b", "c")
         assert await store.letters.tally(queue, Dimension.FINGERPRINT) == []
