@@ -138,8 +138,8 @@ class DeadLetterQueue:
     ) -> builtins.list[Group]:
         """The commonest causes: the same error, raised at the same place.
 
-        At once where the filter names nothing but a state and `since`. Else the letters are counted one by
-        one.
+        At once where the filter names nothing but a state and, up to 500 causes, `since`. Else the letters
+        are counted one by one.
 
         Args:
             filter: which letters; None = the dead ones.

@@ -195,7 +195,7 @@ class RetryLater(Signal):
 
     def __init__(self, reason: str = "", *, after: float | timedelta | None = None) -> None:
         super().__init__(reason)
-        self.reason = _reason(reason)
+        self.reason: str = _reason(reason)
         self.after: float | None = None if after is None else _seconds(after)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -215,7 +215,7 @@ class Snooze(Signal):
 
     def __init__(self, reason: str = "", *, after: float | timedelta) -> None:
         super().__init__(reason)
-        self.reason = _reason(reason)
+        self.reason: str = _reason(reason)
         self.after: float = _seconds(after)
 
     def __reduce__(self) -> tuple[object, ...]:

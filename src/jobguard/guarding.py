@@ -168,5 +168,9 @@ def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
         raise InvalidType(f"{name} goes below @{kind}, onto the function itself; it got {fn!r}")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         raise InvalidType(f"{name} needs a coroutine function, not the generator {fn!r}; return a value once")
-    hint = "; a function that makes the key goes by keyword: key=..." if name == "@deduplicated" else ""
+    hint = ""
+    if not callable(fn):
+        hint = f"; settings go by keyword, {name}(setting=...)"
+    elif name == "@deduplicated":
+        hint = "; a function that makes the key goes by keyword: key=..."
     raise InvalidType(f"{name} needs a coroutine function (async def), not {fn!r}{hint}")

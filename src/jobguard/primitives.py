@@ -31,6 +31,7 @@ import anyio
 from jobguard.backoff import exponential
 from jobguard.codec import Codec, clip, preview, printable
 from jobguard.errors import InvalidType, StoreError, StoreUnavailable
+from jobguard.events import DeadLettered
 from jobguard.guard import JobGuard, delivering
 from jobguard.history import add_failure, pack, unpack
 from jobguard.job import AttemptError, History, JobRef
@@ -151,6 +152,18 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
         if await work.settle(work.settlement(State.DEAD_LETTER, body=to_text(letter))):
             queue = LetterQueue(NAMESPACE, QUEUE)
             await keep(work.guard.runtime, queue, letter, DeadLettering(QUEUE), replaying.get())
+            told = f"{letter.error_type}: {letter.error_message}"
+            work.guard.runtime.emit(
+                DeadLettered(
+                    task=letter.task,
+                    job=work.job.identity,
+                    key=letter.key,
+                    queue=QUEUE,
+                    id=letter.id,
+                    reason=letter.reason,
+                    error=told,
+                )
+            )
         return letter.id
 
     def failed(error: StoreError) -> None:

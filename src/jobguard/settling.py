@@ -9,7 +9,7 @@ from typing import NoReturn
 from jobguard import events
 from jobguard.case import Answer, Case, Phase
 from jobguard.decision import leaves
-from jobguard.errors import LeaseLost, RetriesExhausted, StoreError
+from jobguard.errors import GiveUp, LeaseLost, RetriesExhausted, StoreError
 from jobguard.history import unpack
 from jobguard.keeping import put, tell_and_trim
 from jobguard.leases import new_token
@@ -173,7 +173,8 @@ async def answer_or_raise(
         value = answer(error, *case.args, **case.kwargs) if callable(answer) else answer
         return Answer(await value if inspect.isawaitable(value) else value)
     if exhausted:
-        raise RetriesExhausted(f"{case.task.name} has no run left") from error
+        what = f"gave up: {case.message(error)}" if isinstance(error, GiveUp) else "has no run left"
+        raise RetriesExhausted(f"{case.task.name} {what}") from error
     raise error
 
 

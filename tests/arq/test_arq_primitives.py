@@ -78,6 +78,8 @@ async def test_after_the_last_attempt_the_job_is_moved_and_its_error_goes_on(
     assert isinstance(await bench.error(job), ValueError)
     letter = await bench.letter()
     assert (letter.job_id, letter.reason, letter.error_type) == (job.job_id, "moved", "ValueError")
+    told = [(event["id"], event["reason"]) for event in bench.journal.entries("DeadLettered")]
+    assert told == ([(letter.id, "moved")] if worker.endswith("Protected") else [])
     assert [attempt.attempt for attempt in letter.attempts] == [1, 2, 3]
     assert letter.payload is not None
     [key] = [

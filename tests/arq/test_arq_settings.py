@@ -43,7 +43,7 @@ async def test_protect_takes_settings_in_every_form(bench: Bench, settings: str,
         ("defaults", retrying(), "defaults=(...,)"),
         ("defaults", retrying, "defaults=(...,)"),
         ("defaults", (5,), "5"),
-        ("store", "x", "'x'"),
+        ("store", "x", "of type str"),
         ("codec", "x", "'x'"),
     ],
 )

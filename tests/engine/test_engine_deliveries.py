@@ -12,6 +12,7 @@ import pytest
 
 from jobguard import (
     Duplicate,
+    GiveUp,
     JobGuard,
     RetryLater,
     Snooze,
@@ -263,6 +264,17 @@ async def test_a_job_s_own_success_is_returned_whatever_done_says(done: str) -> 
     job = QueuedJob(task, 1)
     assert [await job(), await job()] == [7, 7]
     assert len(runs) == 1
+
+
+async def test_a_queue_is_told_why_a_task_gave_up() -> None:
+    """Whoever waits for the job reads the reason; that runs were left would say nothing."""
+
+    @retrying(attempts=5)
+    async def task(x: int) -> None:
+        raise GiveUp("the account is closed")
+
+    with pytest.raises(RetriesExhausted, match=r"task gave up: the account is closed$"):
+        await QueuedJob(task, 1)()
 
 
 async def test_a_job_that_has_failed_already_is_not_run_again() -> None:

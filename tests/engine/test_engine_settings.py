@@ -119,6 +119,12 @@ def test_something_that_is_no_function_at_all_is_refused(value: object) -> None:
     assert repr(value) in refused(lambda: retrying(attempts=2)(value))  # type: ignore[arg-type]
 
 
+def test_a_setting_by_position_is_refused_with_how_it_goes() -> None:
+    """`@retrying(3)` is what a user of other libraries writes first."""
+    message = refused(lambda: retrying(3))  # type: ignore[call-overload]
+    assert "not 3; settings go by keyword, @retrying(setting=...)" in message
+
+
 @pytest.mark.parametrize(
     ("name", "decorator"),
     [

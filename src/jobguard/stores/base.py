@@ -386,7 +386,7 @@ class Store(Protocol):
 
 def check_store(store: object) -> Store:
     """A store, as far as its methods tell. Anything else is not shown: a URL has a password in it."""
-    if not isinstance(store, Store):
+    if not isinstance(store, Store) or isinstance(store, type):
         raise InvalidType(
             f"store must have the methods of jobguard.stores.Store, not be of type {type(store).__name__}; "
             "write RedisStore.from_url(url) or MemoryStore()"

@@ -8,7 +8,8 @@ ARGV  1 limit   entries at most
       4 order   '1' for the oldest first, '' for the newest
       5 texts   '1' for whole packed letters, '' for all of them but the body
       6 states  how many of the following are names of states; these; then pairs of dimension and value
-Returns {arrival in µs where the next page starts, or '' if no more follow; id; arrival; packed letter; id; …}.
+Returns {arrival in µs where the next page starts, or '' if no more follow; id; its arrival; packed letter;
+id; …}.
 A page ends early where a megabyte of letters has been read: more would keep everybody else waiting.
 ]]
 -- include: _letter
@@ -16,7 +17,7 @@ A page ends early where a megabyte of letters has been read: more would keep eve
 local stem, limit, lowest, highest = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local oldest_first = ARGV[4] == '1'
 local wanted_at = 7 + tonumber(ARGV[6])
-local LOOKED_AT, FEW, MOST_BYTES = 500, 10, 1000000
+local LOOKED_AT, FEW, MOST_BYTES = 500, 5, 1000000
 
 local indexes = {}
 for i = 7, wanted_at - 1 do indexes[#indexes + 1] = stem .. ':' .. ARGV[i] end

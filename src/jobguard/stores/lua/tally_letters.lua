@@ -7,9 +7,9 @@ ARGV  1 state
       3 since      arrival in µs of the first letter that counts, or '' for all
       4 limit      values at most
 Returns {{value, count, arrival in µs of its oldest letter, of its newest; and of a fingerprint: {task,
-task, …}, at most 20, the commonest first, id and packed letter of its newest}, …}; or 'many': since a time, one
-operation cannot look at the more than 500 values that there are. Packed letters come until a megabyte of
-them has been read: more would keep everybody else waiting.
+task, …}, at most 20, the commonest first, id and packed letter of its newest}, …}; or 'many': there are more
+than 500 values, too many to count each of them since a time. Packed letters come until a megabyte of them
+has been read: more would keep everybody else waiting.
 ]]
 -- include: _letter
 
