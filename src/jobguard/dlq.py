@@ -325,6 +325,8 @@ class DeadLetterQueue:
             until: what `newest` gave: letters that have come since stay too.
             progress: told how many have been removed.
         """
+        if isinstance(filter, str) and not filter.strip():  # such as what a script makes of an empty variable
+            raise InvalidValue(f"filter must say which letters, not {filter!r}; for all write Filter()")
         return await removal.remove_all(self._place, as_filter(filter), _mark(until), progress)
 
     async def newest(self) -> str | None:

@@ -210,11 +210,17 @@ def _split(terms: str | Iterable[str]) -> Iterable[str]:
         raise InvalidValue(f"filter {terms!r} cannot be read: {error}; check its quotes") from None
 
 
+_DATE_DIGITS = 8
+"""Of a date without separators. More of them are seconds since 1970 or the like, and not the year 1767."""
+
+
 def _moment(name: str, value: object) -> timedelta | datetime:
     if isinstance(value, str):
         if _AGO.fullmatch(value):
             return ago(name, value)
         try:
+            if value.isdigit() and len(value) > _DATE_DIGITS:
+                raise ValueError(value)
             parsed = datetime.fromisoformat(value)
             return parsed.astimezone() if parsed.tzinfo is None else parsed
         except (ValueError, OverflowError, OSError):  # no date, or one that no clock here can show
@@ -257,6 +263,8 @@ def _range(value: object) -> tuple[int, int | None]:
     if len(pair) != 2 or not all(each is None or type(each) is int for each in pair):
         raise InvalidType(f"attempts must be a number, or a pair of the least and the most, not {value!r}")
     least, most = cast("tuple[int | None, int | None]", pair)
+    if least is None and most is None:
+        raise InvalidValue("attempts must have a least or a most, not (None, None); leave it out to mean all")
     if (least or 0) < 0 or (most is not None and most < (least or 0)):
         raise InvalidValue(f"attempts must run from a number to one that is no smaller, not {value!r}")
     return least or 0, most
@@ -267,9 +275,9 @@ def _read_attempts(text: str) -> Attempts:
     for each in (first, last):
         if each and not (each.isascii() and each.isdigit() and len(each) < 10):
             raise InvalidValue(f"attempts must be a number or a range such as 2..5, not {text!r}")
+    if not first and not last:  # such as what a script makes of two empty variables: it is not to mean all
+        raise InvalidValue(f"attempts must be a number or a range such as 2..5, not {text!r}")
     if not dots:
-        if not first:
-            raise InvalidValue("attempts must be a number or a range such as 2..5, not ''")
         return int(first)
     return (int(first) if first else None, int(last) if last else None)
 

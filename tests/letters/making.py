@@ -116,7 +116,9 @@ random_filters = st.builds(
     fingerprint=st.none() | st.sampled_from(PRINTS),
     state=st.sampled_from((*LetterState, "all")),
     attempts=_bound
-    | st.tuples(_bound, _bound).filter(lambda pair: pair[1] is None or pair[1] >= (pair[0] or 0)),
+    | st.tuples(_bound, _bound).filter(
+        lambda pair: pair != (None, None) and (pair[1] is None or pair[1] >= (pair[0] or 0))
+    ),
     key=st.none() | st.sampled_from(KEYS),
     arguments=st.dictionaries(st.just("to"), st.sampled_from(VALUES), max_size=1),
 )

@@ -89,7 +89,7 @@ async def test_other_queues_are_left_alone(letters: DeadLetterQueue) -> None:
     assert await letters.named("other").count() == 1
 
 
-@pytest.mark.parametrize("filter", ["", "attempts=1"])
+@pytest.mark.parametrize("filter", ["state=dead", "attempts=1"])
 async def test_letters_that_come_meanwhile_stay(
     letters: DeadLetterQueue, store: StoreProxy, filter: str
 ) -> None:
@@ -134,7 +134,7 @@ async def test_what_came_after_a_mark_stays(letters: DeadLetterQueue, remove: st
     if remove == "clear":
         assert await letters.clear(mark) == 1
     else:
-        assert await letters.remove_all("", until=mark) == 1
+        assert await letters.remove_all("state=dead", until=mark) == 1
     assert await ids_of(letters) == ["new"]
 
 
@@ -441,4 +441,13 @@ async def test_what_is_not_there_cannot_be_asked(letters: DeadLetterQueue, store
         store.then(operation, down)
         with pytest.raises(StoreUnavailable):
             await letters.clear()
+    assert await letters.count() == 1
+
+
+@pytest.mark.parametrize("filter", ["", "  "])
+async def test_a_text_without_terms_removes_nothing(letters: DeadLetterQueue, filter: str) -> None:
+    """It is what a script makes of a variable that is not set; all letters are meant by `Filter()`."""
+    await keep(letters, letter("a"))
+    with pytest.raises(InvalidValue, match=r"for all write Filter\(\)"):
+        await letters.remove_all(filter)
     assert await letters.count() == 1

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from jobguard import DeadLetterQueue
+from jobguard.errors import StoreError
 from jobguard.stores import RedisStore
 from jobguard.stores.letters import UNKNOWN_TASK, Dimension, Entry, LetterQuery, LetterQueue, LetterState
 
@@ -162,3 +163,11 @@ async def test_an_emptied_queue_leaves_its_name_and_its_last_arrival(
     await redis_store.letters.remove(QUEUE, [(str(number), None) for number in range(9)])
     left = sorted(key for key in await redis_client.keys() if b":answer:" not in key)
     assert left == [b"jobguard:dlq", b"{jobguard:dlq:q}:info"]
+
+
+async def test_forgetting_a_record_leaves_what_is_none(redis_store: RedisStore, redis_client: Redis) -> None:
+    """The list of a namespace's queues has a name that a key may have too."""
+    await fill(redis_store, [letter(1)])
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await redis_store.forget("jobguard:dlq")
+    assert await redis_store.letters.queues("jobguard") == ["q"]
