@@ -264,7 +264,7 @@ def _letter_taken_out_to_requeue() -> None:
         entry = await self._store.letters.get(self._queue, meant.id)
         if entry is not None:
             await self._store.letters.remove(self._queue, [(meant.id, None)])
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
             await self._store.letters.put(self._queue, entry)
         return await put_back(self, Meant(meant.id))
 
