@@ -16,7 +16,7 @@ from rich.table import Table
 
 from chaos.campaign import PARTS, campaign
 from chaos.processes import end_with_parent
-from chaos.report import Report, Scale
+from chaos.report import SHOWN, Report, Scale
 
 HELP = """Throw faults at jobguard, on servers that it starts itself, and judge what comes of that.
 
@@ -52,13 +52,15 @@ def run(
 
 
 async def _run(seed: int, scale: Scale, parts: list[str] | tuple[str, ...]) -> int:
-    began, violations, checks = time.monotonic(), 0, 0
+    began, violations, checks = time.monotonic(), list[str](), 0
     async for report in campaign(seed, scale, parts):
         _print(report)
-        violations += len(report.violations)
+        violations += [f"{report.part}: {violation.headline()}" for violation in report.violations]
         checks += sum(report.checked.values())
     took = time.monotonic() - began
-    console.print(f"chaos: {violations} violations in {checks:,} checks, {took:.0f} s, seed {seed}")
+    for line in violations[:SHOWN]:  # once more: of a long log, the end is what one sees
+        console.print(line, markup=False, highlight=False)
+    console.print(f"chaos: {len(violations)} violations in {checks:,} checks, {took:.0f} s, seed {seed}")
     if violations:
         console.print(f"To repeat it: python -m chaos run --scale {scale.value} --seed {seed} [--only PART]")
     return 1 if violations else 0

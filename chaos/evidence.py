@@ -57,6 +57,7 @@ class Evidence:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self.orders: dict[str, Entry] = {}
+        self.askers: dict[str, list[str]] = defaultdict(list)
         self.accepted: set[str] = set()
         self.runs: dict[str, Run] = {}
         self.deaths: dict[int, float] = {}
@@ -64,12 +65,15 @@ class Evidence:
         self.slots: dict[int, str] = {}
         self.hangs: dict[str, list[Span]] = defaultdict(list)
         self.outages: list[Span] = []
+        self.cuts: dict[str, list[float]] = defaultdict(list)
+        self.taken: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self.picks: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self.signals: dict[int, list[tuple[float, str]]] = defaultdict(list)
         self.mended = inf
         readers: dict[str, Callable[[Entry], None]] = {
             "order": self._read_order,
             "accepted": self._read_accepted,
+            "taken": self._read_taken,
             "picked": self._read_picked,
             "begin": self._read_begin,
             "step": self._read_step,
@@ -92,6 +96,8 @@ class Evidence:
 
     def _read_order(self, entry: Entry) -> None:
         self.orders[entry["label"]] = entry
+        if entry["task"] == "keyed":
+            self.askers[entry["key"]].append(entry["label"])
 
     def _read_accepted(self, entry: Entry) -> None:
         self.accepted.add(entry["label"])
@@ -111,6 +117,9 @@ class Evidence:
         run.end, run.how = entry["at"], entry["how"]
         if entry["how"] != "cancelled":  # the end of a cancelled body is no work
             run.signs.append(entry["at"])
+
+    def _read_taken(self, entry: Entry) -> None:
+        self.taken[entry["label"]].append((entry["at"], entry["pid"]))
 
     def _read_picked(self, entry: Entry) -> None:
         self.picks[entry["label"]].append((entry["at"], entry["pid"]))
@@ -132,6 +141,8 @@ class Evidence:
     def _read_net(self, entry: Entry) -> None:
         if entry["kind"] == "half-open":
             self.hangs[entry["slot"]].append((entry["began"], entry["at"]))
+        elif entry["kind"] in ("cut", "reply lost"):
+            self.cuts[entry["slot"]].append(entry["at"])
 
     def _read_outage(self, entry: Entry) -> None:
         self.outages.append((entry["began"], entry["at"]))
@@ -151,13 +162,29 @@ class Evidence:
         died = begin <= self.deaths.get(run.pid, inf) <= end
         return died or any(start <= end and stop >= begin for start, stop in spans)
 
-    def held_up(self, label: str, start: float, end: float) -> bool:
-        """Whether anything but deaths of others can have kept a job from running in a span of time."""
+    def freed(self, run: Run, later: Run) -> float | None:
+        """When the last of those let go that kept a killed worker's job from its next run; None = unsaid.
+
+        That is its worker's death, unless another worker took the job up meanwhile, or another job had its
+        key, and came to grief or to an end in its turn. Whoever asks for a job may get it without hearing of
+        it. Where processes stand still, connections hang or the server is away, nothing is said.
+        """
+        start, end = self.deaths[run.pid], later.begin
         everywhere = [span for spans in (*self.stops.values(), *self.hangs.values()) for span in spans]
         if any(first <= end and last >= start for first, last in (*everywhere, *self.outages)):
-            return True
-        holders = {pid for at, pid in self.picks[label] if start < at <= end}
-        return any(start <= self.deaths.get(pid, inf) <= end for pid in holders)
+            return None
+        rivals = self.by_key[run.key]
+        takers = [taker for each in {run.label, *self.askers[run.key]} for taker in self.taken[each]]
+        griefs = [
+            grief
+            for at, pid in takers
+            if start < at <= end
+            for grief in (self.deaths.get(pid, inf), *self.cuts[self.slots.get(pid, "")])
+            if at <= grief <= end
+        ]
+        others = [each for each in rivals if each.label != run.label and start < each.begin <= end]
+        ends = [each.last if each.end is None else each.end for each in others]
+        return max([start, *griefs, *(each for each in ends if each <= end)])
 
     def may_have_lost(self, labels: Sequence[str]) -> bool:
         """Whether a server failed just after one of the jobs was enqueued, or something of it recorded."""

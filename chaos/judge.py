@@ -268,11 +268,7 @@ def _keys(evidence: Evidence, rest: Rest, lease: float, checked: Counter[str]) -
 def _recoveries(
     evidence: Evidence, lease: float, checked: Counter[str], figures: dict[str, Any]
 ) -> Iterator[Violation]:
-    """A killed worker's job is run again within a lease and an interval.
-
-    Others may die meanwhile, unless they have taken the job up; where processes stand still, connections hang
-    or the server is away at that moment, nothing is said.
-    """
+    """A killed worker's job is run again within a lease and an interval, of whoever had it last."""
     name = "recovery within lease and interval"
     times: list[float] = []
     judged: list[float] = []
@@ -281,14 +277,15 @@ def _recoveries(
             death = evidence.deaths.get(run.pid, inf)
             if run.how != "cut" or death > later.begin:
                 continue
-            took = later.begin - death
-            times.append(took)
-            if evidence.held_up(label, death, later.begin):
+            times.append(later.begin - death)
+            freed = evidence.freed(run, later)
+            if freed is None:
                 continue
+            took = later.begin - freed
             checked[name] += 1
             judged.append(took)
             if took > lease + INTERVAL:
-                what = f"it was run again {took:.2f} s after its worker's death"
+                what = f"it was run again {took:.2f} s after the last worker that had it was struck"
                 yield Violation(name, label, what, evidence.history(label))
     figures["recoveries from a worker's death"] = len(times)
     if times:

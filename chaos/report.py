@@ -32,6 +32,10 @@ class Violation:
     what: str
     history: tuple[str, ...] = ()
 
+    def headline(self) -> str:
+        """All but the history, in a line."""
+        return f"VIOLATION of {self.invariant!r} by {self.subject}: {self.what}"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -75,7 +79,7 @@ class Report:
         out += [f"    {name:<44} {_figure(value):>12}" for name, value in self.figures.items()]
         out += [f"    checked: {name:<35} {times:>12,}" for name, times in self.checked.items()]
         for each in self.violations[:SHOWN]:
-            out += [f"  VIOLATION of {each.invariant!r} by {each.subject}: {each.what}"]
+            out += [f"  {each.headline()}"]
             out += [f"      {line}" for line in each.history[-LINES:]]
         if len(self.violations) > SHOWN:
             out.append(f"  and {len(self.violations) - SHOWN} more")

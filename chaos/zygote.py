@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 
 import arq.cli
 import arq.worker
+from arq.constants import in_progress_key_prefix
+from redis.asyncio.client import Pipeline
 
 import jobguard.adapters.arq.__main__
 import jobguard.cli
@@ -48,15 +50,22 @@ def operator(arguments: list[str]) -> None:
 
 
 def write_down_deliveries() -> None:
-    """Have ARQ say when it takes a job up, which it does before anybody else hears of the job."""
+    """Have ARQ say when it asks for a job, and when it takes it up: both before a task hears of the job."""
     journal = Journal(Path(json.loads(os.environ["CHAOS_CONFIG"])["directory"]) / "deliveries.journal")
-    take_up = arq.worker.Worker.run_job
+    take_up, set_key = arq.worker.Worker.run_job, Pipeline.psetex
 
     async def run_job(self: arq.worker.Worker, job_id: str, score: int) -> None:
         journal.write("picked", label=job_id, pid=int(os.environ["CHAOS_BIRTH"]))
         await take_up(self, job_id, score)
 
+    def psetex(self: Pipeline, name: Any, time_ms: Any, value: Any) -> Any:
+        if str(name).startswith(in_progress_key_prefix):
+            label = str(name).removeprefix(in_progress_key_prefix)
+            journal.write("taken", label=label, pid=int(os.environ["CHAOS_BIRTH"]))
+        return set_key(self, name, time_ms, value)
+
     setattr(arq.worker.Worker, "run_job", run_job)  # noqa: B010
+    setattr(Pipeline, "psetex", psetex)  # noqa: B010
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -336,6 +336,46 @@ def test_a_job_that_comes_back_too_late_is_reported(story: Story) -> None:
     assert story.broken() == set()
 
 
+@pytest.mark.parametrize("grief", ["it died", "it was cut off", "it lost a reply"])
+def test_a_worker_that_took_a_job_up_and_came_to_grief_has_had_it_for_a_lease(
+    story: Story, grief: str
+) -> None:
+    """Even if it never heard that it had the job; whoever asked for another job, or is well, is no excuse."""
+    story.order("late")
+    story.run("late", 1, None, pid=7)
+    story.tell(1.5, "died", pid=7)
+    story.run("late", 4 + LEASE, 9)
+    story.ends("late")
+    story.tell(0.5, "born", pid=8, name="stock-8")
+    story.tell(3, "taken", label="another", pid=8)
+    if grief == "it died":
+        story.tell(3.1, "died", pid=8)
+    else:
+        story.tell(
+            3.1, "net", slot="stock-8", began=3, kind="cut" if grief == "it was cut off" else "reply lost"
+        )
+    assert story.broken() == {"recovery within lease and interval"}
+    story.tell(3, "taken", label="late", pid=9)
+    assert story.broken() == {"recovery within lease and interval"}
+    story.tell(3, "taken", label="late", pid=8)
+    verdict = story.judged()
+    assert verdict.violations == ()
+    assert verdict.figures["seconds of recovery: longest of those judged"] == pytest.approx(LEASE + 0.9)
+
+
+def test_a_job_waits_for_another_that_has_its_key(story: Story) -> None:
+    """From the end of that one, it has a lease and an interval."""
+    story.order("late", key="shared")
+    story.order("other", key="shared", discard=True)
+    story.run("late", 1, None, pid=7, key="shared")
+    story.tell(1.5, "died", pid=7)
+    story.run("other", 4, 5, "discard", key="shared")
+    story.run("late", 5 + LEASE + INTERVAL - 0.1, 11, key="shared")
+    story.ends("late")
+    story.ends("other", well=False)
+    assert story.broken() == set()
+
+
 def test_what_a_failover_may_lose_is_counted_and_no_violation(story: Story) -> None:
     """If the job was enqueued just before; another one must not be lost."""
     story.order("just before")
