@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ExecAbortError, NoPermissionError, RedisError, ResponseError
 
 from jobguard.adapters.arq.incoming import Incoming, incoming
-from jobguard.adapters.arq.lateness import Ends
+from jobguard.adapters.arq.lateness import EndWriter
 from jobguard.adapters.arq.outages import is_outage, is_refusal, shown, traced, within
 from jobguard.adapters.arq.runs import Run, running
 from jobguard.testing import EmbeddedValkey
@@ -144,4 +144,4 @@ async def test_an_end_is_waited_for_no_longer_than_its_mark_lasts() -> None:
     running.set(Run("one", 1, outages=0, marked_until=loop.time() + 0.05))
     incoming.set(Incoming(b"", "task", None, 0))
     with pytest.raises(TimeoutError):
-        await Ends(no_pool, "queue", patience=600).write(hang, done=True, lasting=True)  # type: ignore[arg-type]
+        await EndWriter(no_pool, "queue", patience=600).write(hang, done=True, lasting=True)  # type: ignore[arg-type]

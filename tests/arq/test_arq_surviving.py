@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from arq import cron
 from jobguard import current_job, dead_letter, retrying
 from jobguard.adapters.arq import create_pool
-from jobguard.adapters.arq.lateness import Ends
+from jobguard.adapters.arq.lateness import EndWriter
 from jobguard.adapters.arq.surviving import SurvivingWorker
 from jobguard.testing import EmbeddedValkey
 from tests.arq.harness import wait_until
@@ -286,7 +286,7 @@ async def test_ends_that_fail_while_the_server_answers_others_are_crashes(
         return False
 
     tries = failing_ends(monkeypatch, "finish_job", 1)
-    monkeypatch.setattr(Ends, "_late", given_up)
+    monkeypatch.setattr(EndWriter, "_late", given_up)
     ctx: Context = {"crashes": [], "go": asyncio.Event()}
     ctx["go"].set()
     await pool.enqueue_job("task")

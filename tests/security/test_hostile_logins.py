@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError
 
 from jobguard import JobGuard
 from jobguard.adapters.arq import ArqQueue, __main__, protect
-from jobguard.adapters.arq.endings import Entry
+from jobguard.adapters.arq.endings import WorkerFunction
 from jobguard.adapters.arq.incoming import Incoming, incoming
 from jobguard.adapters.arq.worker import RunningWorker
 from jobguard.adapters.base import Replay, ReplayJob, Terms
@@ -136,7 +136,7 @@ async def test_no_line_of_a_log_shows_what_a_server_repeats(
     incoming.set(late)
     worker = RunningWorker(pool, JobGuard(MemoryStore()), "arq:queue", {}, None, None)
     with pytest.raises(Retry):
-        await worker.run(Entry("send", never, None, Terms(), cron=False), CTX, (), {})
+        await worker.run(WorkerFunction("send", never, None, Terms(), cron=False), CTX, (), {})
     await worker.after_job(CTX)
     await worker.aclose()
     failures = [line for line in caplog.messages if "failed" in line]

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class WorkerFunction:
     """A function of the worker.
 
     Attributes:
@@ -55,16 +55,16 @@ class Endings:
 
     Args:
         guard: where the worker's jobs are guarded.
-        entries: its functions by name.
+        functions: of the worker, by name.
     """
 
-    def __init__(self, guard: JobGuard, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, guard: JobGuard, functions: Mapping[str, WorkerFunction]) -> None:
         self._guard = guard
-        self._entries = entries
+        self._functions = functions
 
     async def aborted(self, settlement: Settlement, task: str | None, replay: Replay | None) -> None:
         """A cancelled job that is not in its queue any more was aborted: it ends, and frees its key."""
-        entry = self._entries.get(task or "")
+        entry = self._functions.get(task or "")
         ended = settlement._replace(state=State.FAILED, keep=DAY, history="", body="aborted in its queue")
         name = "" if entry is None else entry.name
         guard = self._guard
@@ -155,7 +155,7 @@ class Endings:
             self._told(job.task, ref.identity, "settle")(error)
 
     async def _aborted_unseen(self, job: AbortedUnseen, ref: JobRef) -> None:
-        entry = self._entries.get(job.task)
+        entry = self._functions.get(job.task)
         task: Task | None = None if entry is None else entry.task
         if task is None:
             await self._abandoned(job.replay, ref.identity)

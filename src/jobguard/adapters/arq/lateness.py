@@ -26,8 +26,8 @@ LAST_WRITE_BOUND = 1.0
 Write = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Ends:
-    """Has the ends of one worker's runs written.
+class EndWriter:
+    """Writes the ends of one worker's runs.
 
     Args:
         pool: asked for the worker's connection.

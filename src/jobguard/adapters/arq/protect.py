@@ -20,7 +20,7 @@ from arq.utils import to_seconds
 from arq.worker import Function, Worker
 from arq.worker import func as arq_function
 
-from jobguard.adapters.arq.endings import Entry
+from jobguard.adapters.arq.endings import WorkerFunction
 from jobguard.adapters.arq.enqueueing import insist
 from jobguard.adapters.arq.incoming import CATCH_ALL, AbortedUnseen, reading, writing
 from jobguard.adapters.arq.outages import traced
@@ -225,7 +225,7 @@ class Protection:
         self._lease = lease
         self._sweep = sweep
         self._defaults = defaults
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, WorkerFunction] = {}
         self._workers: dict[int, RunningWorker] = {}  # by their own ctx, of which ARQ makes those of jobs
         given: Duration | None = settings.get("job_timeout", ARQ_JOB_TIMEOUT)
         timeout = to_seconds(given)
@@ -278,14 +278,14 @@ class Protection:
 
     def _entry(
         self, function: Function | CronJob, *, cron: bool
-    ) -> tuple[Callable[..., Awaitable[object]], Entry]:
+    ) -> tuple[Callable[..., Awaitable[object]], WorkerFunction]:
         """What is known of a function, and what ARQ is to call in its place."""
         call = cast("Callable[..., Awaitable[object]]", function.coroutine)
         task = _task_below(call)
         if task is None and self._defaults:
             call = add_policy(call, *self._defaults, shared=True)
             task = _task_below(call)
-        entry = Entry(function.name, call, task, self._terms(function, cron=cron), cron)
+        entry = WorkerFunction(function.name, call, task, self._terms(function, cron=cron), cron)
         if task is not None:
             self._check(function, task, entry.terms, cron=cron)
         self._entries[function.name] = entry
@@ -327,10 +327,10 @@ class Protection:
                 "leave max_tries out, or make the two equal"
             )
 
-    def _max_tries(self, entry: Entry, function: Function | CronJob) -> int | None:
+    def _max_tries(self, entry: WorkerFunction, function: Function | CronJob) -> int | None:
         return WITHOUT_LIMIT if entry.task is not None else function.max_tries
 
-    def _timeout(self, entry: Entry, given: float | None) -> float | None:
+    def _timeout(self, entry: WorkerFunction, given: float | None) -> float | None:
         """ARQ's own timeout of a function: ours comes first, and settling fits in between."""
         if entry.task is None or entry.terms.limit is None:
             return given

@@ -25,7 +25,7 @@ from jobguard.adapters.arq.containing import Exited, contained
 from jobguard.adapters.arq.crons import last_due
 from jobguard.adapters.arq.cutoffs import CutOffs
 from jobguard.adapters.arq.incoming import incoming
-from jobguard.adapters.arq.lateness import PAUSES, Ends
+from jobguard.adapters.arq.lateness import PAUSES, EndWriter
 from jobguard.adapters.arq.outages import end, is_outage, is_refusal, shown, traced, within
 from jobguard.adapters.arq.protect import running_worker
 from jobguard.adapters.arq.runs import Run, marked_until, running
@@ -79,7 +79,7 @@ class SurvivingWorker(Worker):
         self._slots = 0
         self._runs: set[asyncio.Task[Any]] = set()
         self._outages = 0
-        self._ends = Ends(lambda: self.pool, self.queue_name, patience)
+        self._ends = EndWriter(lambda: self.pool, self.queue_name, patience)
         self._cut_offs = CutOffs(self.queue_name)
         self._set_aside = SetAside(self.queue_name)
 

@@ -16,7 +16,7 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 from redis.exceptions import RedisError
 
 from jobguard.adapters.arq.delivery import ArqDelivery
-from jobguard.adapters.arq.endings import Endings, Entry
+from jobguard.adapters.arq.endings import Endings, WorkerFunction
 from jobguard.adapters.arq.expired import stand_in
 from jobguard.adapters.arq.incoming import CATCH_ALL, EXPIRED, AbortedUnseen, Incoming, incoming
 from jobguard.adapters.arq.outages import shown
@@ -64,7 +64,7 @@ class RunningWorker:
         pool: ArqRedis,
         guard: JobGuard,
         queue: str,
-        entries: Mapping[str, Entry],
+        entries: Mapping[str, WorkerFunction],
         deserializer: Deserializer | None,
         sweep: float | None,
     ) -> None:
@@ -124,7 +124,9 @@ class RunningWorker:
         else:
             job.mark = held
 
-    async def run(self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    async def run(
+        self, entry: WorkerFunction, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
         """Run a job under the mark that keeps other workers off it."""
         job = incoming.get()
         if job is None:
@@ -184,7 +186,7 @@ class RunningWorker:
                 delivery.finished.set()
 
     async def _call(
-        self, entry: Entry, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, entry: WorkerFunction, ctx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> object:
         try:
             return await entry.call(ctx, *args, **kwargs)
@@ -200,7 +202,7 @@ class RunningWorker:
     async def _stand_in(self, job_id: str) -> bytes | None:
         return await stand_in(self.pool, self.queue, job_id, PAYLOAD_LIFE_MS)
 
-    def _delivery(self, entry: Entry, ctx: Context, job: Incoming, held: Held) -> ArqDelivery:
+    def _delivery(self, entry: WorkerFunction, ctx: Context, job: Incoming, held: Held) -> ArqDelivery:
         earlier = (job.tries or 1) - 1
         return ArqDelivery(
             self.pool,
