@@ -10,7 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from arq.constants import abort_jobs_ss
+from arq.utils import timestamp_ms
 from arq.worker import func as arq_function
+from redis.exceptions import RedisError
 
 from jobguard import Discard, GiveUp, Snooze, constant, current_job, dead_letter, deduplicated, retrying
 
@@ -86,11 +89,25 @@ async def _act(ctx: Context, does: str, failures: int) -> str:
             (directory / "holding").touch()
             while not (directory / "over").exists():  # noqa: ASYNC110  # a file tells nobody
                 await asyncio.sleep(0.1)
+        case "abort":
+            await _ask_for_abortion(ctx)
+            await asyncio.sleep(LEASE * 1.5)
         case "discard" | "give_up":
             return verb
         case _:
             pass
     return "ok"
+
+
+async def _ask_for_abortion(ctx: Context) -> None:
+    """What `Job.abort` sends, until it has been heard."""
+    while True:
+        try:
+            await ctx["redis"].zadd(abort_jobs_ss, {current_job().id: timestamp_ms()})
+        except (RedisError, OSError):
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 def first_time(marker: Path) -> bool:

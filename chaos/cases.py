@@ -154,6 +154,8 @@ def _ended_otherwise(case: Case, job: Job) -> str:
             good = success and not truth and not letters
         case End.FAILED:
             good = not success and not letters
+        case End.ABORTED:
+            good = not letters and (not success or (truth and case.struck))
         case End.DEAD:
             good = not success and ("dead", job.reason) in states
         case End.REVIVED:

@@ -14,13 +14,16 @@ from pathlib import Path as Directory
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
+from arq.constants import abort_jobs_ss
 from arq.jobs import Job as ArqJob
+from arq.utils import timestamp_ms
 from arq.worker import create_worker
 
 from chaos.bodies import ATTEMPTS, FUNCTIONS, LEASE, PATIENCE
 from chaos.journal import Journal
 from jobguard import DeadLetter, Filter, JobGuard
 from jobguard.adapters.arq import ArqQueue, create_pool, protect
+from jobguard.exchange import export, import_
 from jobguard.stores import RedisStore
 
 POLL, PATIENT_POLL = 0.1, 0.25
@@ -36,6 +39,9 @@ class End(StrEnum):
     """The queue says that it failed, and there is one dead letter."""
     FAILED = "failed"
     """The queue says that it failed, and there is no dead letter."""
+    ABORTED = "aborted"
+    """The queue says that it failed, and there is no dead letter; or its worker was struck, which so did not
+    hear that nobody wants the job or could not pass it on, and the job is done."""
     SKIPPED = "skipped"
     """Another job does the work; the queue says that it succeeded, with something falsy."""
     REVIVED = "revived"
@@ -96,13 +102,13 @@ class Stage:
             lease=LEASE,
         )
 
-    def victim(self) -> None:
+    def victim(self, **more: Any) -> None:
         """Be the worker that a fault befalls, until the queue is empty."""
-        create_worker(self.settings(poll_delay=POLL, mortal=True)).run()
+        create_worker(self.settings(poll_delay=POLL, mortal=True, **more)).run()
 
-    async def work(self, queue: str | None = None) -> None:
+    async def work(self, queue: str | None = None, **more: Any) -> None:
         """Be another worker, until the queue is empty."""
-        settings = self.settings(queue, poll_delay=PATIENT_POLL, handle_signals=False)
+        settings = self.settings(queue, poll_delay=PATIENT_POLL, handle_signals=False, **more)
         worker = create_worker(settings)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -219,16 +225,54 @@ async def requeue(stage: Stage, pool: ArqRedis) -> None:
     await letters.requeue(Filter(state="all"), via=ArqQueue(pool), unserved=True)
 
 
-def _requeuing(stage: Stage) -> None:
-    async def alone() -> None:
+async def _requeue_changed(stage: Stage, pool: ArqRedis) -> None:
+    """And who has mended its arguments."""
+    letters = stage.guard(pool).dead_letters()
+    await letters.requeue(Filter(state="all"), via=ArqQueue(pool), unserved=True, edit={"does": "ok"})
+
+
+async def _export(stage: Stage, pool: ArqRedis) -> None:
+    await _a_dead_letter("claimed", mended=False)(stage, pool)
+    letters = stage.guard(pool).dead_letters()
+    lines = [line async for line in export(letters)]
+    (stage.directory / "exported").write_text("\n".join(lines))
+    await letters.clear()
+
+
+async def _import(stage: Stage, pool: ArqRedis) -> None:
+    await import_(stage.guard(pool).dead_letters(), (stage.directory / "exported").read_text().splitlines())
+
+
+async def _abort(stage: Stage, pool: ArqRedis) -> None:
+    """Somebody does not want a job any more that no worker has seen yet."""
+    await stage.enqueue(pool, Job("claimed", "ok"))
+    await pool.zadd(abort_jobs_ss, {stage.job_id("job"): timestamp_ms()})
+
+
+def _obeying(stage: Stage) -> None:
+    stage.victim(allow_abort_jobs=True)
+
+
+async def _obey(stage: Stage, pool: ArqRedis) -> None:
+    await stage.work(allow_abort_jobs=True)
+
+
+def _asking(ask: Scene, *, then_working: bool = False) -> Callable[[Stage], None]:
+    """A process that asks for something, and maybe is a worker after that."""
+
+    async def alone(stage: Stage) -> None:
         pool = await create_pool(stage.redis_settings)
         try:
-            await requeue(stage, pool)
+            await ask(stage, pool)
         finally:
             await pool.aclose()
 
-    asyncio.get_event_loop().run_until_complete(alone())
-    stage.victim()
+    def act(stage: Stage) -> None:
+        asyncio.get_event_loop().run_until_complete(alone(stage))
+        if then_working:
+            stage.victim()
+
+    return act
 
 
 async def _nothing(stage: Stage, pool: ArqRedis) -> None:
@@ -237,17 +281,6 @@ async def _nothing(stage: Stage, pool: ArqRedis) -> None:
 
 async def _enqueue_the_job(stage: Stage, pool: ArqRedis) -> None:
     await stage.enqueue(pool, Job("claimed", "ok"))
-
-
-def _enqueuing(stage: Stage) -> None:
-    async def alone() -> None:
-        pool = await create_pool(stage.redis_settings)
-        try:
-            await _enqueue_the_job(stage, pool)
-        finally:
-            await pool.aclose()
-
-    asyncio.get_event_loop().run_until_complete(alone())
 
 
 FINISHED = "MULTI SET:result ZREM ZREM DEL:in-progress EXEC"
@@ -289,7 +322,7 @@ PATHS = (
         "requeued",
         (Job("claimed", "broken", End.REVIVED, reason="exhausted"),),
         prepare=_a_dead_letter("claimed", mended=True),
-        victim=_requeuing,
+        victim=_asking(requeue, then_working=True),
         repeat=requeue,
         whole=True,
     ),
@@ -297,24 +330,48 @@ PATHS = (
         "requeued without claim",
         (Job("kept", "broken", End.REVIVED, reason="exhausted"),),
         prepare=_a_dead_letter("kept", mended=True),
-        victim=_requeuing,
+        victim=_asking(requeue, then_working=True),
         repeat=requeue,
     ),
     Path(
         "requeued in vain",
         (Job("claimed", "broken", End.DEAD_AGAIN, reason="exhausted"),),
         prepare=_a_dead_letter("claimed", mended=False),
-        victim=_requeuing,
+        victim=_asking(requeue, then_working=True),
         repeat=requeue,
     ),
     Path(
         "enqueue",
         (Job("claimed", "ok"),),
         prepare=_nothing,
-        victim=_enqueuing,
+        victim=_asking(_enqueue_the_job),
         repeat=_enqueue_the_job,
         whole=True,
     ),
+    Path(
+        "requeued with other arguments",
+        (Job("claimed", "broken", End.REVIVED, reason="exhausted"),),
+        prepare=_a_dead_letter("claimed", mended=False),
+        victim=_asking(_requeue_changed, then_working=True),
+        repeat=_requeue_changed,
+        whole=True,
+    ),
+    Path(
+        "imported",
+        (Job("claimed", "broken", End.DEAD, reason="exhausted"),),
+        prepare=_export,
+        victim=_asking(_import),
+        repeat=_import,
+        whole=True,
+    ),
+    Path(
+        "aborted while it waits",
+        (Job("claimed", "ok", End.ABORTED),),
+        prepare=_abort,
+        victim=_obeying,
+        finish=_obey,
+    ),
+    Path("aborted while it runs", (Job("claimed", "abort", End.ABORTED),), victim=_obeying, finish=_obey),
 )
 
 

@@ -38,6 +38,8 @@ POLLING = frozenset(("ZRANGEBYSCORE", "WATCH:in-progress", "EXISTS:in-progress",
 """What ARQ sends to find a job."""
 IDLE = POLLING | {"ZCARD", "renew", "SET:in-progress", "PSETEX"}
 """What is sent again and again while nothing happens: each time is like the first since the last delivery."""
+ABORTS = "MULTI ZRANGE ZREMRANGEBYSCORE EXEC"
+"""What ARQ sends with each poll where jobs can be aborted."""
 KINDS = re.compile(rb"arq:(job|in-progress|retry|result):")
 """What a key of ARQ is about."""
 
@@ -265,4 +267,4 @@ def worth_a_fault(trip: Trip, *, idles: bool, last: bool) -> bool:
     """
     if not idles and (trip.what == "UNWATCH" or (last and trip.what in POLLING)):
         return False
-    return trip.nth == 1 or not set(trip.what.split(" ")) <= IDLE | BESIDE
+    return trip.nth == 1 or not (trip.what == ABORTS or set(trip.what.split(" ")) <= IDLE | BESIDE)
