@@ -89,6 +89,7 @@ class Sentinels:
         self._servers: dict[int, EmbeddedValkey] = {}
         self._sentinels: list[tuple[str, int]] = []
         self._pool: ArqRedis | None = None
+        self._retired: list[ArqRedis] = []
 
     def __enter__(self) -> Sentinels:
         for _ in range(3):
@@ -117,8 +118,9 @@ class Sentinels:
         self._stack.close()
 
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        for pool in (*self._retired, self._pool):
+            if pool is not None:
+                await pool.aclose()
 
     @property
     def url(self) -> str:
@@ -151,6 +153,8 @@ class Sentinels:
 
         One that comes back at once takes itself for the primary. A replica that has not been told either may
         join it, and then it takes writes, which are lost when it is told.
+
+        Over it is when the primary has a replica that keeps up, without which it takes no writes.
         """
         await self._until(self._all_is_well)
         before = await self._primary()
@@ -176,16 +180,22 @@ class Sentinels:
             async with Redis(host="127.0.0.1", port=before, password=PASSWORD) as client:
                 await cast(Any, client).replicaof("127.0.0.1", await self._primary())
         self._journal.write("outage", began=began)
+        await self._until(self._all_is_well)
+        if self._pool is not None:  # it may have connections to who is no primary any more, and reads there
+            self._retired.append(self._pool)
+            self._pool = None
 
     async def _all_is_well(self) -> bool:
+        named = set[int]()
         for host, port in self._sentinels:
             async with Redis(host=host, port=port) as client:
                 sentinel: Any = client  # redis-py says no types for what Sentinels are asked
                 known = await sentinel.sentinel_master(MASTER)
                 if not known["is_master"] or known["is_sdown"] or known["num-other-sentinels"] < 2:
                     return False
+                named.add(int(known["port"]))
         # The one that was killed last may take a while to be told that it is a replica now.
-        return int(await self._info(await self._primary(), "connected_slaves")) >= 1
+        return len(named) == 1 and int(await self._info(named.pop(), "min_slaves_good_slaves")) >= 1
 
     async def _primary(self) -> int:
         host, port = self._sentinels[0]

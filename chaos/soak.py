@@ -111,8 +111,7 @@ async def soak(plan: Plan, arena: Arena, directory: Path) -> Report:
     """Carry a plan out somewhere, and judge."""
     began = time.monotonic()
     journal = Journal(directory / "driver.journal")
-    pool = await arena.connect()
-    baseline = await used_memory(pool)
+    baseline = await used_memory(await arena.connect())
     async with Fleet(directory, journal) as fleet:
         slots = [
             await _slot(plan, number, arena, directory) for number in range(plan.stock + plan.supervised)
@@ -120,6 +119,7 @@ async def soak(plan: Plan, arena: Arena, directory: Path) -> Report:
         for slot in slots:
             fleet.fill(slot)
         inflicted, wrong = await _storm(plan, arena, fleet, slots, journal, directory)
+        pool = await arena.connect()  # an outage may have made the first one useless
         calm = await at_rest(pool, plan.patience)
         await fleet.drain(DRAIN)
         rest = await what_is_left(pool)
