@@ -169,7 +169,7 @@ async def _write_packed(client: Redis, entries: Sequence[Entry]) -> None:
     async with client.pipeline(transaction=False) as pipeline:
         run: Any = pipeline.evalsha  # which takes bytes too
         for entry in entries:
-            run(script.sha, 1, stem, entry.id, *pack(entry), "", secrets.token_hex(8))
+            run(script.sha, 1, stem, entry.id, *pack(entry), "", secrets.token_hex(8), "")
         await pipeline.execute()
 
 

@@ -128,6 +128,9 @@ class Proxy:
             return
         link = Link(to_client, to_server)
         self._links.add(link)
+        assert self._listener is not None
+        if not self._listener.is_serving():
+            link.reset()  # the proxy was closed meanwhile, and waits for the end of this
         try:
             ways = [
                 asyncio.ensure_future(self._ask(link, client, to_server)),

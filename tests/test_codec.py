@@ -37,8 +37,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
-from jobguard.codec import Codec, resolve_return_annotation
-from jobguard.errors import InvalidType, InvalidValue, NotEncodable
+from jobguard.codec import LARGEST, Codec, resolve_return_annotation
+from jobguard.errors import EncodingTooLarge, InvalidType, InvalidValue, NotEncodable
 from jobguard.job import Duplicate, JobStatus
 
 if TYPE_CHECKING:
@@ -266,6 +266,18 @@ def test_a_value_that_contains_itself_is_refused() -> None:
     ring.append({"ring": (ring,)})
     with pytest.raises(NotEncodable, match=r"nested more than 64 deep, or contains itself"):
         codec.encode(ring)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1] * 131_000, [()] * 18_000, {str(n): {} for n in range(24_000)}, ["x" * 26_000] * 10, [b""] * 18_000],
+    ids=["numbers", "tuples", "objects", "texts", "bytes"],
+)
+def test_what_has_room_in_a_letter_is_never_too_large(value: Any) -> None:
+    """The count on the way stays below the characters that there are in the end."""
+    assert 240_000 < len(codec.encode(value)) <= LARGEST
+    with pytest.raises(EncodingTooLarge, match="is too large: with it, more than 262144 characters"):
+        codec.encode([value] * 7)
 
 
 class Odd(tzinfo):

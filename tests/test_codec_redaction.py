@@ -158,6 +158,25 @@ def test_a_path_into_something_without_parts_redacts_all_of_it(value: object) ->
     assert shown(value, redact=("a.phone",))["a"] == "[redacted]"
 
 
+def test_a_path_may_name_a_position_in_a_list() -> None:
+    """As the paths of edits and filters do; the other items stay as they are."""
+    cards = [{"pin": 12, "of": "Al"}, {"pin": 34, "of": "Bo"}]
+    first, second = {"pin": "[redacted]", "of": "Al"}, {"pin": 34, "of": "Bo"}
+    assert shown(cards, tuple(cards), redact=("a.0.pin", "b.0.pin")) == {
+        "a": [first, second],
+        "b": [first, second],
+    }
+    assert masker([["first secret"], ["second"]], "a.0.0")("first secret") == "[redacted]"
+
+
+@pytest.mark.parametrize("cards", [[{"pin": 12}], {"visa": {"pin": 12}}, {7: {"pin": 12}}, ({"pin": 12},)])
+def test_a_star_in_a_path_is_any_part(cards: Any) -> None:
+    """Of a list or of an object, whatever its keys."""
+    shown_cards = shown(cards, redact=("a.*.pin",))["a"]
+    parts = shown_cards.values() if isinstance(shown_cards, dict) else shown_cards
+    assert [*parts] == [{"pin": "[redacted]"}]
+
+
 def test_a_name_redacts_parameters_only() -> None:
     """`phone` is not `customer.phone`."""
     assert shown({"b": "shown"}, "hidden", redact=("b",)) == {"a": {"b": "shown"}, "b": "[redacted]"}

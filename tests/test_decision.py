@@ -265,7 +265,7 @@ def test_discard_wins_over_everything(
     """One `Discard` ends the job with nothing kept, whatever was raised beside it."""
     group = ExceptionGroup("several", [error, Discard()])
     made = decide(plan, history, group, attempts=attempts, elapsed=elapsed)
-    assert made == Decision(Action.FAIL, "discarded", counted=False)
+    assert replace(made, ignored=()) == Decision(Action.FAIL, "discarded", counted=False)
 
 
 @given(policies, histories, errors, limits, times)
@@ -387,7 +387,8 @@ def test_a_broken_predicate_retries_nothing_and_says_so(on: Any) -> None:
     error = Other("the real trouble")
     made = rule(error, replace(STEADY, on=on))
     assert made.reason == "not_retryable"
-    assert "on= raised RuntimeError" in error.__notes__[0]
+    assert [setting for setting, _, _ in made.ignored] == ["on"]
+    assert "it raised RuntimeError, so nothing was retried" in error.__notes__[0]
 
 
 def test_an_error_that_takes_no_notes_is_decided_all_the_same() -> None:
@@ -440,15 +441,34 @@ def test_a_senseless_retry_after_is_ignored(wish: object) -> None:
 
 @pytest.mark.parametrize(
     ("retry_after", "told"),
-    [(raises, "raised RuntimeError"), (answering("30"), "(str) is not a duration")],
-    ids=["raises", "text"],
+    [
+        (raises, "it raised RuntimeError"),
+        (
+            answering("30"),
+            "it answered str where a finite number of seconds, a timedelta or None is expected",
+        ),
+        (
+            answering(inf),
+            "it answered float where a finite number of seconds, a timedelta or None is expected",
+        ),
+    ],
+    ids=["raises", "text", "endless"],
 )
-def test_a_broken_retry_after_is_ignored_and_noted(retry_after: Any, told: str) -> None:
-    """The schedule's delay stands, and the error says why the wish was not heard."""
+def test_a_broken_retry_after_is_ignored_and_told_of(retry_after: Any, told: str) -> None:
+    """The schedule's delay stands; the decision and a note on the error say why the wish was not heard."""
     error = Other()
-    assert rule(error, replace(STEADY, retry_after=retry_after)).delay == 10
-    assert "retry_after= was ignored" in error.__notes__[0]
-    assert told in error.__notes__[0]
+    made = rule(error, replace(STEADY, retry_after=retry_after))
+    name = retry_after.__qualname__
+    assert made.delay == 10
+    assert made.ignored == (("retry_after", name, told),)
+    assert error.__notes__ == [f"jobguard: retry_after={name} was ignored: {told}"]
+
+
+def test_an_answer_that_can_be_used_is_not_told_of() -> None:
+    """None is one for `retry_after`: the error asks for nothing."""
+    error = Other()
+    assert rule(error, Retrying(backoff=answering(7), retry_after=answering(None))).ignored == ()
+    assert not hasattr(error, "__notes__")
 
 
 @pytest.mark.parametrize(
@@ -463,8 +483,12 @@ def test_a_backoff_may_be_any_callable(answer: object, delay: float) -> None:
 
 @pytest.mark.parametrize("backoff", [raises, *map(answering, (inf, "7", None))])
 def test_a_broken_backoff_is_stood_in_for_by_the_default_schedule(backoff: Any) -> None:
-    """A job with a broken schedule must neither spin nor wait for ever."""
-    assert rule(Other(), Retrying(backoff=backoff), failures=1, draw=0.5).delay == 30
+    """A job with a broken schedule must neither spin nor wait for ever. It is told of."""
+    made = rule(Other(), Retrying(backoff=backoff), failures=1, draw=0.5)
+    assert made.delay == 30
+    assert [(setting, function) for setting, function, _ in made.ignored] == [
+        ("backoff", backoff.__qualname__)
+    ]
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -39,11 +39,18 @@ class Flaky(MemoryStore):
 class FlakyLetters(MemoryLetters):
     tries = 0
 
-    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
+    async def put(
+        self,
+        queue: LetterQueue,
+        entry: Entry,
+        arrival: int | None = None,
+        *,
+        alert_over: int | None = None,
+    ) -> Kept:
         self.tries += 1
         if self.tries == 1:
             raise StoreUnavailable("away")
-        return await super().put(queue, entry, arrival)
+        return await super().put(queue, entry, arrival, alert_over=alert_over)
 
 
 class Pool:

@@ -186,8 +186,8 @@ def test_literal_text_of_a_template_counts() -> None:
     assert len({key_of(send, None, "x", key=key, scope="s").digest for key in keys}) == len(keys)
 
 
-def test_a_template_may_name_the_first_parameter() -> None:
-    """What is left out of all arguments can still be asked for."""
+def test_a_template_may_name_something_in_the_context() -> None:
+    """What is left out of all arguments can still be asked for, in parts."""
     make = compile_key(send, key="{ctx[tenant]} {to}", scope=None)
     assert make(({"tenant": 1}, "x"), {}) != make(({"tenant": 2}, "x"), {})
 
@@ -347,6 +347,26 @@ def test_a_key_that_cannot_work_is_refused_at_decoration(
         compile_key(send, key=key, scope=None)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["{ctx}", "{message_id} {ctx}", ("message_id", "ctx")])
+def test_a_key_over_the_whole_context_is_refused(key: Any) -> None:
+    """No two jobs have the same one, so nothing would ever be a duplicate."""
+    with pytest.raises(InvalidValue, match="'ctx', which is no argument of the job") as caught:
+        compile_key(send, key=key, scope=None)
+    for word in (repr(key), "to, content, message_id", "{ctx[tenant]}"):
+        assert word in str(caught.value)
+
+
+def test_a_key_over_a_whole_object_is_refused_on_its_methods() -> None:
+    """A part of it is what is meant."""
+
+    class Account:
+        async def close(self) -> None: ...
+
+    with pytest.raises(InvalidValue, match=r"'\{self\.id\}'"):
+        compile_key(Account.close, key="{self}", scope=None)
+    compile_key(Account.close, key="{self.id}", scope=None)
 
 
 def test_an_asynchronous_callable_is_refused() -> None:

@@ -137,6 +137,7 @@ class Report:
 
     Attributes:
         in_flight: jobs that the worker was running when it was killed.
+        replies: jobs that were enqueued by tasks, and not by the demo.
         contradictions: where two sources disagree; each is a sentence.
         causes: what is a dead letter in the end, by queue and error.
         seen: per stand-in, how often what happened.
@@ -144,9 +145,15 @@ class Report:
 
     account: Account
     in_flight: int
+    replies: int = 0
     contradictions: tuple[str, ...] = ()
     causes: Mapping[str, int] = field(default_factory=dict[str, int])
     seen: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+
+    @property
+    def ordered(self) -> int:
+        """Jobs that the demo has enqueued itself."""
+        return self.account.accepted + self.account.duplicates - self.replies
 
     @property
     def holds(self) -> bool:
@@ -172,6 +179,7 @@ def draw_up(
     files: Mapping[str, str],
     seconds: float,
     complaints: Iterable[str] = (),
+    replies: Collection[str] = (),
 ) -> Report:
     """Hold the two sides against each other.
 
@@ -183,6 +191,7 @@ def draw_up(
         files: sha256 of each downloaded file, by its name.
         seconds: how long it all took.
         complaints: what else went wrong; each is a sentence.
+        replies: ids of the jobs that tasks enqueue.
     """
     fates = Counter(job.fate for job in jobs)
     undone = [job for job in jobs if job.fate is Fate.SUCCEEDED and not _is_done(job, seen, files)]
@@ -206,6 +215,7 @@ def draw_up(
             seconds=round(seconds, 1),
         ),
         in_flight=len(in_flight),
+        replies=sum(job.job_id in replies for job in jobs),
         contradictions=(*complaints, *_contradictions(jobs, seen, in_flight)),
         causes=dict(Counter(job.letter for job in jobs if job.letter is not None).most_common()),
         seen=seen.lines(),

@@ -125,6 +125,7 @@ async def play(plan: Plan, keeper: Keeper, screen: Screen) -> Report:
             files(keeper.directory / "downloads"),
             time.monotonic() - plan.started,
             complaints,
+            stage.reply_ids,
         )
     finally:
         await pool.aclose()

@@ -91,7 +91,11 @@ def show(report: Report) -> None:
     account = report.account
     table = _table("jobs", "what became of them")
     for name, number, meaning in (
-        ("accepted", account.accepted, "enqueued, less the duplicates"),
+        (
+            "accepted",
+            account.accepted,
+            f"{report.ordered} ordered, {report.replies} replies by tasks, less the duplicates",
+        ),
         ("succeeded", account.succeeded, ""),
         ("failed", account.failed, "discarded on purpose"),
         ("dead-lettered", account.dead_lettered, "kept still, and can be run again"),

@@ -1,13 +1,14 @@
 """The arguments that a dead letter keeps, by name: looked at, compared and changed along paths.
 
-A path is a parameter's name and what leads on from there: `to`, `customer.phone`, `items.0.price`.
+A path is a parameter's name and what leads on from there: `to`, `customer.phone`, `items.0.price`. A position
+in a list has one spelling, in digits: under another one, what is redacted would not be known again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, cast
@@ -15,13 +16,17 @@ from typing import Any, cast
 from jobguard.codec import Codec, clip, preview, printable
 from jobguard.errors import InvalidValue, NotEncodable
 from jobguard.letters import PAYLOAD_LIMIT, pack_arguments, unpack_arguments
-from jobguard.redaction import REDACTED, by_name, names_of, redactor
+from jobguard.redaction import REDACTED, by_name, is_position, is_redacted, names_of, redactor
 from jobguard.stores.letters import DeadLetter, Edit
 
 KEPT_EDITS = 20
 """Edits that a letter tells of; older ones are dropped, the original payload never is."""
 SHOWN = 500
 """Characters of a value before and after an edit."""
+
+
+_LEFT_OUT = object()
+"""Stands for an argument that the call left to its default."""
 
 
 class Typed(str):
@@ -103,7 +108,8 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
 
     Args:
         letter: of which.
-        changes: from paths to values. A path must lead to something that is there.
+        changes: from paths to values. A path must lead to something that is there, or name a parameter
+            that the call left out, as far as the letter knows the task's.
         codec: writes the arguments.
         by: who asked for it.
 
@@ -125,14 +131,14 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     at = time.time()
     for path, value in changes.items():
         head, *rest = path.split(".")
-        before = _value_at(by_name(args, kwargs, letter.parameters), path)
+        before = _before(by_name(args, kwargs, letter.parameters), path, letter.parameters)
         if isinstance(value, Typed):
             value = value.in_place_of(before)
-        place = _place(letter, args, kwargs, head)
+        place = path if before is _LEFT_OUT else _place(letter, args, kwargs, head)
         if isinstance(place, int):
             args[place] = _changed(args[place], rest, value, path)
         else:
-            kwargs[place] = _changed(kwargs[place], rest, value, path)
+            kwargs[place] = _changed(kwargs.get(place), rest, value, path)
         made.append((path, before, value))
     try:
         payload = pack_arguments(args, kwargs, codec)
@@ -150,8 +156,10 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
 
     edits: list[Edit] = []
     for path, before, value in made:
-        hidden = _is_redacted(path, letter.redact)
-        old, new = [mask(_shown(each, hidden, codec)) for each in (before, value)]
+        hidden = is_redacted(path, letter.redact)
+        old, new = [
+            "" if each is _LEFT_OUT else mask(_shown(each, hidden, codec)) for each in (before, value)
+        ]
         edits.append(Edit(path, old, new, at, by))
     return replace(
         letter,
@@ -162,12 +170,22 @@ def edited(letter: DeadLetter, changes: Mapping[str, object], codec: Codec, by: 
     )
 
 
-def _value_at(arguments: Mapping[str, object], path: str) -> object:
+def _before(arguments: Mapping[str, object], path: str, parameters: Sequence[str]) -> object:
+    """What a path leads to, or `_LEFT_OUT` if it is a name that the call may have beside those it has."""
     try:
         return value_at(arguments, path)
     except LookupError:
-        names = ", ".join(map(repr, arguments)) or "none"
-        raise NotEditable(f"there is no argument {path!r}; the arguments are: {names}") from None
+        pass
+    addable = [name for name in parameters if not name.startswith("*") and name not in arguments]
+    any_name = any(name.startswith("**") for name in parameters)
+    if path in addable or (any_name and path.isidentifier() and path not in arguments):
+        return _LEFT_OUT
+    names = ", ".join(map(repr, arguments)) or "none"
+    if addable:
+        names += f"; left out, and may be added: {', '.join(map(repr, addable))}"
+    raise NotEditable(
+        f"there is no argument {path!r}; the arguments are: {names}; positions in lists are 0, 1, 2 …"
+    )
 
 
 def checked_path(path: object) -> str:
@@ -224,22 +242,12 @@ def _changed(value: Any, rest: list[str], new: object, path: str) -> object:
 
 
 def _index(value: object, step: str) -> Any:
-    return int(step) if isinstance(value, (list, tuple)) else step
-
-
-def _is_redacted(path: str, redact: tuple[str, ...]) -> bool:
-    """Whether a path leads to, into, or around something that is redacted.
-
-    Redaction passes through lists without naming positions, so a path counts with its positions and without.
-    """
-    whole = tuple(path.split("."))
-    for steps in (whole, tuple(step for step in whole if not step.isdigit())):
-        for each in redact:
-            masked = tuple(each.split("."))
-            common = min(len(steps), len(masked))
-            if steps[:common] == masked[:common]:
-                return True
-    return False
+    """What a step is to a container. Raises `LookupError` for what is no position in a list."""
+    if not isinstance(value, (list, tuple)):
+        return step
+    if not is_position(step):
+        raise LookupError(step)
+    return int(step)
 
 
 def _shown(value: object, hidden: bool, codec: Codec) -> str:

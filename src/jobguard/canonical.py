@@ -25,6 +25,9 @@ from uuid import UUID
 MAX_DEPTH: Final = 64
 """Containers within containers; more is taken for a value that contains itself."""
 
+LARGEST: Final = 16 * 1024 * 1024
+"""Bytes of a container's canonical form."""
+
 
 class Unencodable(Exception):
     """A value without a canonical form.
@@ -60,49 +63,74 @@ def module_name(name: str) -> str:
     return name if file is None else PurePath(file).stem
 
 
-def encode(value: object, depth: int = 0) -> bytes:
+class TooLarge(Unencodable):
+    """A value whose form would be larger than is bearable."""
+
+
+def encode(value: object) -> bytes:
     """The canonical form of a value. Raises `Unencodable`."""
-    return _ENCODERS.get(type(value), _other)(value, depth)
+    return _encode(value, 0, {})
 
 
-def encode_text(value: str, _: int = 0) -> bytes:
+_Seen = dict[int, tuple[object, bytes]]
+"""What has more than one part, by its id, and its form."""
+
+
+def _encode(value: object, depth: int, seen: _Seen) -> bytes:
+    """The form of a value at some depth.
+
+    What is met again is not written again: a list that has another one twice, which has a third one twice,
+    and so on, would take twice as long for each.
+    """
+    scalar = _SCALARS.get(type(value))
+    if scalar is not None:
+        return scalar(value)
+    known = seen.get(id(value))
+    if known is not None:
+        return known[1]
+    form = _CONTAINERS.get(type(value), _other)(value, depth, seen)
+    seen[id(value)] = value, form  # the value too: the id of one that has gone may be another's
+    return form
+
+
+def encode_text(value: str) -> bytes:
     """The canonical form of text."""
     raw = str.encode(value, "utf-8", "surrogatepass")
     return b"s%d:%b" % (len(raw), raw)
 
 
-def _bytes(value: bytes, _: int) -> bytes:
+def _bytes(value: bytes) -> bytes:
     return b"b%d:%b" % (len(value), value)
 
 
-def _bytearray(value: bytearray, _: int) -> bytes:
+def _bytearray(value: bytearray) -> bytes:
     return b"B%d:%b" % (len(value), bytes(value))
 
 
-def _none(_: None, __: int) -> bytes:
+def _none(_: None) -> bytes:
     return b"N"
 
 
-def _bool(value: bool, _: int) -> bytes:
+def _bool(value: bool) -> bytes:
     return b"T" if value else b"F"
 
 
-def _int(value: int, _: int) -> bytes:
+def _int(value: int) -> bytes:
     return b"i%x;" % value
 
 
 _NAN = b"f" + struct.pack(">d", float("nan"))
 
 
-def _float(value: float, _: int) -> bytes:
+def _float(value: float) -> bytes:
     return b"f" + struct.pack(">d", value + 0.0) if value == value else _NAN  # + 0.0 unites the zeros
 
 
-def _complex(value: complex, _: int) -> bytes:
-    return b"c" + _float(value.real, 0) + _float(value.imag, 0)
+def _complex(value: complex) -> bytes:
+    return b"c" + _float(value.real) + _float(value.imag)
 
 
-def _decimal(value: Decimal, _: int) -> bytes:
+def _decimal(value: Decimal) -> bytes:
     """By value: trailing zeros and the sign of zero do not count."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
@@ -116,7 +144,7 @@ def _decimal(value: Decimal, _: int) -> bytes:
     return b"d%d:%b" % (len(text), text.encode())
 
 
-def _uuid(value: UUID, _: int) -> bytes:
+def _uuid(value: UUID) -> bytes:
     return b"u" + value.bytes
 
 
@@ -124,7 +152,7 @@ _YEAR_ONE = datetime.combine(date.min, time.min)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def _datetime(value: datetime, _: int) -> bytes:
+def _datetime(value: datetime) -> bytes:
     """Microseconds since year 1; of the instant for aware ones, whatever the date's range."""
     since = value.replace(tzinfo=None) - _YEAR_ONE
     offset = value.utcoffset()
@@ -133,11 +161,11 @@ def _datetime(value: datetime, _: int) -> bytes:
     )
 
 
-def _date(value: date, _: int) -> bytes:
+def _date(value: date) -> bytes:
     return b"y%x;" % value.toordinal()
 
 
-def _time(value: time, _: int) -> bytes:
+def _time(value: time) -> bytes:
     since = datetime.combine(_YEAR_ONE, value.replace(tzinfo=None)) - _YEAR_ONE
     offset = value.utcoffset()
     return (
@@ -145,88 +173,97 @@ def _time(value: time, _: int) -> bytes:
     )
 
 
-def _timedelta(value: timedelta, _: int) -> bytes:
+def _timedelta(value: timedelta) -> bytes:
     return b"e%x;" % (value // _MICROSECOND)
 
 
-def _path(value: PurePath, _: int) -> bytes:
+def _path(value: PurePath) -> bytes:
     """By flavour and text; the flavours' module is another one from Python 3.13 on."""
     text = str(value).lower() if isinstance(value, PureWindowsPath) else str(value)
     return b"p" + encode_text(type(value).__name__) + encode_text(text)
 
 
-def _list(value: list[object], depth: int) -> bytes:
-    return b"[" + _items(value, depth)
+def _list(value: list[object], depth: int, seen: _Seen) -> bytes:
+    return b"[" + _items(value, depth, seen)
 
 
-def _tuple(value: tuple[object, ...], depth: int) -> bytes:
-    return b"(" + _items(value, depth)
+def _tuple(value: tuple[object, ...], depth: int, seen: _Seen) -> bytes:
+    return b"(" + _items(value, depth, seen)
 
 
-def _set(value: set[object], depth: int) -> bytes:
-    return b"{" + _members(value, depth)
+def _set(value: set[object], depth: int, seen: _Seen) -> bytes:
+    return b"{" + _members(value, depth, seen)
 
 
-def _frozenset(value: frozenset[object], depth: int) -> bytes:
-    return b"<" + _members(value, depth)
+def _frozenset(value: frozenset[object], depth: int, seen: _Seen) -> bytes:
+    return b"<" + _members(value, depth, seen)
 
 
-def _dict(value: dict[object, object], depth: int) -> bytes:
+def _dict(value: dict[object, object], depth: int, seen: _Seen) -> bytes:
     parts: list[bytes] = []
     _check_depth(depth)
-    step = ""
+    size, step = 0, ""
     try:
         for name, item in value.items():
             step = "[…] (a key)"
-            encoded = encode(name, depth + 1)
+            encoded = _encode(name, depth + 1, seen)
             step = f"[{name!r}]" if type(name) is str else "[…]"
-            parts.append(encoded + encode(item, depth + 1))
+            parts.append(encoded + _encode(item, depth + 1, seen))
+            size = _grown(size, parts[-1])
     except Unencodable as error:
         error.inside(step)
         raise
     return b"m%d:%b" % (len(parts), b"".join(sorted(parts)))
 
 
-def _items(values: Iterable[object], depth: int) -> bytes:
+def _items(values: Iterable[object], depth: int, seen: _Seen) -> bytes:
     parts: list[bytes] = []
     _check_depth(depth)
+    size = 0
     try:
         for value in values:
-            parts.append(encode(value, depth + 1))  # noqa: PERF401 - an error tells how far it came
+            parts.append(_encode(value, depth + 1, seen))
+            size = _grown(size, parts[-1])
     except Unencodable as error:
         error.inside(f"[{len(parts)}]")
         raise
     return b"%d:%b" % (len(parts), b"".join(parts))
 
 
-def _members(values: Iterable[object], depth: int) -> bytes:
+def _members(values: Iterable[object], depth: int, seen: _Seen) -> bytes:
+    parts: list[bytes] = []
     _check_depth(depth)
+    size = 0
     try:
-        parts = sorted([encode(value, depth + 1) for value in values])
+        for value in values:
+            parts.append(_encode(value, depth + 1, seen))
+            size = _grown(size, parts[-1])
     except Unencodable as error:
         error.inside(" (a member)")
         raise
-    return b"%d:%b" % (len(parts), b"".join(parts))
+    return b"%d:%b" % (len(parts), b"".join(sorted(parts)))
 
 
-def _other(value: object, depth: int) -> bytes:
+def _other(value: object, depth: int, seen: _Seen) -> bytes:
     """Values known by what their class is made of, and subclasses of builtin types."""
     kind = type(value)
     if isinstance(value, Flag):
-        return b"E" + encode_class(kind) + encode(value._value_, depth + 1)
+        return b"E" + encode_class(kind) + _encode(value._value_, depth + 1, seen)
     if isinstance(value, Enum):
         return b"E" + encode_class(kind) + encode_text(value._name_)
     if hasattr(kind, "__dataclass_fields__"):
-        return b"D" + encode_class(kind) + _members_by_name(_dataclass_members(value), depth)
+        return b"D" + encode_class(kind) + _members_by_name(_dataclass_members(value), depth, seen)
     if is_model(kind):
-        return b"M" + encode_class(kind) + _members_by_name(_model_members(value), depth)
+        return b"M" + encode_class(kind) + _members_by_name(_model_members(value), depth, seen)
     for base in kind.__mro__:
-        encoder = _ENCODERS.get(base)
-        if encoder is not None:
-            equality: object = kind.__eq__
-            if equality is not base.__eq__:
-                raise Unencodable(f"is of type {class_name(kind)}, which has an == of its own")
-            return b"S" + encode_class(kind) + encoder(value, depth)
+        if base not in _SCALARS and base not in _CONTAINERS:
+            continue
+        equality: object = kind.__eq__
+        if equality is not base.__eq__:
+            raise Unencodable(f"is of type {class_name(kind)}, which has an == of its own")
+        container = _CONTAINERS.get(base)
+        form = _SCALARS[base](value) if container is None else container(value, depth, seen)
+        return b"S" + encode_class(kind) + form
     raise Unencodable(f"is of type {class_name(kind)}, which has no stable encoding")
 
 
@@ -245,13 +282,14 @@ def _model_members(value: Any) -> dict[str, object]:
     return members | {"extra": value.__pydantic_extra__, "private": value.__pydantic_private__}
 
 
-def _members_by_name(members: Mapping[str, object], depth: int) -> bytes:
+def _members_by_name(members: Mapping[str, object], depth: int, seen: _Seen) -> bytes:
     _check_depth(depth)
     parts = [b"%d:" % len(members)]
-    name = ""
+    size, name = 0, ""
     try:
         for name, member in members.items():
-            parts += encode_text(name), encode(member, depth + 1)
+            parts += encode_text(name), _encode(member, depth + 1, seen)
+            size = _grown(size, parts[-1])
     except Unencodable as error:
         error.inside(f".{name}")
         raise
@@ -261,6 +299,14 @@ def _members_by_name(members: Mapping[str, object], depth: int) -> bytes:
 def _check_depth(depth: int) -> None:
     if depth >= MAX_DEPTH:
         raise Unencodable(f"is nested more than {MAX_DEPTH} deep, or contains itself")
+
+
+def _grown(size: int, part: bytes) -> int:
+    """The bytes of a container's parts with one more."""
+    size += len(part)
+    if size > LARGEST:
+        raise TooLarge(f"is too large: with it, more than {LARGEST} bytes would be written")
+    return size
 
 
 def encode_class(kind: type) -> bytes:
@@ -278,7 +324,7 @@ def class_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-_ENCODERS: Final[Mapping[type, Callable[[Any, int], bytes]]] = {
+_SCALARS: Final[Mapping[type, Callable[[Any], bytes]]] = {
     str: encode_text,
     int: _int,
     bool: _bool,
@@ -287,11 +333,6 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, int], bytes]]] = {
     complex: _complex,
     bytes: _bytes,
     bytearray: _bytearray,
-    list: _list,
-    tuple: _tuple,
-    dict: _dict,
-    set: _set,
-    frozenset: _frozenset,
     datetime: _datetime,
     date: _date,
     time: _time,
@@ -302,4 +343,11 @@ _ENCODERS: Final[Mapping[type, Callable[[Any, int], bytes]]] = {
     PureWindowsPath: _path,
     PosixPath: _path,
     WindowsPath: _path,
+}
+_CONTAINERS: Final[Mapping[type, Callable[[Any, int, _Seen], bytes]]] = {
+    list: _list,
+    tuple: _tuple,
+    dict: _dict,
+    set: _set,
+    frozenset: _frozenset,
 }

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from json import JSONDecoder, JSONEncoder
 from typing import Any, Final, NamedTuple, TypeVar
 
-from jobguard.canonical import MAX_DEPTH, Unencodable, class_name
-from jobguard.errors import InvalidType, InvalidValue, NotEncodable
+from jobguard.canonical import MAX_DEPTH, TooLarge, Unencodable, class_name
+from jobguard.errors import EncodingTooLarge, InvalidType, InvalidValue, NotEncodable
 from jobguard.hints import EntryHints, Hints, classes, hints_of, item_hints, resolve_return_annotation
 from jobguard.objects import Tree, read_object, write_object
 from jobguard.redaction import clip, preview, printable, redactor
@@ -27,7 +27,32 @@ from jobguard.scalars import SCALARS, SURROGATE
 
 __all__ = ["Codec", "clip", "preview", "printable", "redactor", "resolve_return_annotation"]
 
+LARGEST: Final = 256 * 1024
+"""Characters that values are written up to; nobody keeps a text that is larger."""
+
+_ENTRY: Final = 4
+_TAG: Final = 6
+"""Characters that an entry of an object has beside what it holds, and a tag, at the least."""
+
 _T = TypeVar("_T")
+
+
+class _Room:
+    """How much may still be written; what is taken for a value is never more than it will have.
+
+    Counted on the way, since a list that has another one twice, which has a third one twice, and so on, has
+    no end in sight.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = LARGEST
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise TooLarge(f"is too large: with it, more than {LARGEST} characters would be written")
 
 
 class _Registration(NamedTuple):
@@ -79,15 +104,18 @@ class Codec:
             annotation: a type, as in a signature, that says which classes may occur and where.
 
         Raises:
+            EncodingTooLarge: the text would be larger than any that is kept, by far.
             NotEncodable: something in the value has no form; the message says where.
         """
         try:
-            text = _to_json(value if _is_plain(value) else self._write(value, hints_of(annotation), 0))
+            plain = _is_plain(value, _Room())
+            text = _to_json(value if plain else self._write(value, hints_of(annotation), 0, _Room()))
             if not text.isascii() and SURROGATE.search(text):
                 raise Unencodable("has a name in it that is no valid Unicode")
             return text
         except Unencodable as error:
-            raise NotEncodable(f"value{error.way} {error.reason}") from error.__cause__
+            kind = EncodingTooLarge if isinstance(error, TooLarge) else NotEncodable
+            raise kind(f"value{error.way} {error.reason}") from error.__cause__
         except Exception as error:  # reading an object's fields may run the user's code
             reason = f"{type(error).__name__} while it was read"
             raise NotEncodable(
@@ -112,41 +140,50 @@ class Codec:
             reason = clip(printable(f"{type(error).__name__}: {error}"), 300)
             raise NotEncodable(f"text cannot be read back as a value: {reason}") from error
 
-    def _write(self, value: object, hints: Hints, depth: int) -> Tree:
+    def _write(self, value: object, hints: Hints, depth: int, room: _Room) -> Tree:
         kind = type(value)
         known: Any = value
+        room.take(len(known) if kind is str else 1)
         if _is_json(kind, value):
             return value
         if depth >= MAX_DEPTH:
             raise Unencodable(f"is nested more than {MAX_DEPTH} deep, or contains itself")
         if kind in _SEQUENCES:
-            items = self._write_items(known, item_hints(kind, hints, len(known)), depth)
+            room.take(len(known) if kind is list else len(known) + _TAG)
+            items = self._write_items(known, item_hints(kind, hints, len(known)), depth, room)
             return items if kind is list else {_SEQUENCES[kind]: items}
         if kind is dict:
-            return self._write_dict(known, EntryHints(hints), depth)
+            room.take(_ENTRY * len(known))
+            return self._write_dict(known, EntryHints(hints), depth, room)
+        room.take(_TAG)
         scalar = SCALARS.get(kind)
         if scalar is not None:
-            return {scalar.tag: scalar.write(value)}
+            body = scalar.write(value)
+            room.take(len(body) if isinstance(body, str) else 1)
+            return {scalar.tag: body}
         for registration in self.registered:
             if registration.kind is kind:
-                return {"$as": [registration.name, self._write(_apply(registration, value), (), depth + 1)]}
+                inner = _apply(registration, value)
+                return {"$as": [registration.name, self._write(inner, (), depth + 1, room)]}
         _check_annotated(kind, hints)
         tree = write_object(
-            kind, value, lambda inner, inner_hints: self._write(inner, inner_hints, depth + 1)
+            kind, value, lambda inner, inner_hints: self._write(inner, inner_hints, depth + 1, room)
         )
         return {"$of": [kind.__qualname__, tree]}
 
-    def _write_items(self, values: Iterable[object], hints: list[Hints], depth: int) -> list[Tree]:
+    def _write_items(
+        self, values: Iterable[object], hints: list[Hints], depth: int, room: _Room
+    ) -> list[Tree]:
         items: list[Tree] = []
         try:
             for value in values:
-                items.append(self._write(value, hints[len(items)], depth + 1))
+                items.append(self._write(value, hints[len(items)], depth + 1, room))
         except Unencodable as error:
             error.inside(f"[{len(items)}]")
             raise
         return items
 
-    def _write_dict(self, value: dict[object, object], hints: EntryHints, depth: int) -> Tree:
+    def _write_dict(self, value: dict[object, object], hints: EntryHints, depth: int, room: _Room) -> Tree:
         """An object where all keys are ordinary text; else a list of pairs."""
         plain = all(type(key) is str and key[:1] != "$" and not SURROGATE.search(key) for key in value)
         pairs: list[tuple[Tree, Tree]] = []
@@ -154,9 +191,9 @@ class Codec:
         try:
             for key, item in value.items():
                 step = "[…] (a key)"
-                written = key if plain else self._write(key, hints.keys, depth + 1)
+                written = key if plain else self._write(key, hints.keys, depth + 1, room)
                 step = f"[{clip(repr(key), 60)}]" if type(key) is str else "[…]"
-                pairs.append((written, self._write(item, hints.value(key), depth + 1)))
+                pairs.append((written, self._write(item, hints.value(key), depth + 1, room)))
         except Unencodable as error:
             error.inside(step)
             raise
@@ -229,17 +266,22 @@ def _is_json(kind: type, value: object) -> bool:
     return value is None or (isinstance(value, float) and kind is float and math.isfinite(value))
 
 
-def _is_plain(value: object, depth: int = 0) -> bool:
+def _is_plain(value: object, room: _Room, depth: int = 0) -> bool:
     """Whether JSON has the very value with all that is in it, so that it needs no tags: most results."""
     kind = type(value)
     known: Any = value
     if kind is dict:
+        room.take(_ENTRY * len(known) + 1)
         for key, item in known.items():
-            if type(key) is not str or key[:1] == "$" or not key.isascii() or not _is_plain(item, depth + 1):
+            plain = type(key) is str and key[:1] != "$" and key.isascii()
+            if not plain or not _is_plain(item, room, depth + 1):
                 return False
         return depth < MAX_DEPTH
     if kind is list:
-        return depth < MAX_DEPTH and all(_is_plain(item, depth + 1) for item in known)
+        room.take(len(known) + 1)
+        return depth < MAX_DEPTH and all(_is_plain(item, room, depth + 1) for item in known)
+    if kind is str:
+        room.take(len(known))
     return _is_json(kind, value)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import IntEnum, StrEnum, auto
 from math import inf
-from typing import cast
+from typing import NamedTuple, cast
 
 from jobguard.backoff import Schedule, exponential
 from jobguard.errors import Discard, GiveUp, RetryLater, Signal, Snooze, Undeliverable
@@ -50,6 +50,7 @@ class Decision:
             they end the job.
         dead_letter: whether the job is to be kept as a dead letter.
         fall_back: whether `@fallback` may answer.
+        ignored: functions among the settings that gave no usable answer, and what was wrong with it.
     """
 
     action: Action
@@ -58,6 +59,15 @@ class Decision:
     counted: bool = True
     dead_letter: bool = False
     fall_back: bool = False
+    ignored: tuple[Ignored, ...] = ()
+
+
+class Ignored(NamedTuple):
+    """A function of the user's whose answer could not be used."""
+
+    setting: str
+    function: str
+    problem: str
 
 
 def attempts_of(policies: Policies, queue_limit: int | None = None, unasked: int = 1) -> int | None:
@@ -109,7 +119,8 @@ def decide(
     judge = _Judge(policies, history, attempts, elapsed, draw, expires)
     rulings = map(judge.rule, leaves(error if signal is None else signal))
     # Of two alike, the one that ends the job is more final, then the one that waits longer.
-    return max(rulings, key=lambda each: (each[0], each[1].action is Action.FAIL, each[1].delay))[1]
+    made = max(rulings, key=lambda each: (each[0], each[1].action is Action.FAIL, each[1].delay))[1]
+    return replace(made, ignored=tuple(judge.ignored)) if judge.ignored else made
 
 
 class _Weight(IntEnum):
@@ -133,6 +144,7 @@ class _Judge:
     elapsed: float
     draw: Callable[[], float]
     expires: float | None
+    ignored: list[Ignored] = field(default_factory=list[Ignored])
 
     def rule(self, error: Exception) -> tuple[_Weight, Decision]:
         """What one error, not a group, comes to."""
@@ -172,7 +184,7 @@ class _Judge:
         own = retrying is not self.policies.retrying and retrying.attempts_given
         if self._spent(retrying.attempts if own else self.attempts):
             return self._fail("exhausted")
-        delay = max(self._backoff(error, retrying), _floor(error, retrying))
+        delay = max(self._backoff(error, retrying), self._floor(error, retrying))
         deadlines = [each for each in (self._main.deadline, retrying.deadline) if each is not None]
         return self._again(Action.RETRY, "failed", delay, min(deadlines, default=None))
 
@@ -208,7 +220,7 @@ class _Judge:
             return None
         per = dict(main.per)
         retrying = next((per[kind] for kind in type(error).__mro__ if kind in per), main)
-        if isinstance(error, retrying.never) or not _wanted(error, retrying):
+        if isinstance(error, retrying.never) or not self._wanted(error, retrying):
             return None
         return retrying
 
@@ -220,8 +232,63 @@ class _Judge:
         def answer() -> object:
             return backoff.delay(n, self.draw) if isinstance(backoff, Schedule) else backoff(n)
 
-        delay = _answer("backoff", error, answer)
+        delay = self._answer("backoff", backoff, error, answer)
         return _BACKOFF.delay(n, self.draw) if delay is None else delay
+
+    def _wanted(self, error: Exception, retrying: Retrying) -> bool:
+        """Whether `on` names an error. A predicate that raises has not asked for a retry."""
+        on = retrying.on
+        if isinstance(on, (type, tuple)):
+            return isinstance(error, on)
+        try:
+            return bool(on(error))
+        except Exception as broken:
+            self._ignore("on", on, error, f"it raised {type(broken).__name__}, so nothing was retried")
+            return False
+
+    def _floor(self, error: Exception, retrying: Retrying) -> float:
+        """Seconds that the error itself asks to be left alone, as far as `max_retry_after` goes."""
+        retry_after = retrying.retry_after
+        if retry_after is None:
+            return 0.0
+        wish = self._answer("retry_after", retry_after, error, lambda: retry_after(error), none=True)
+        return 0.0 if wish is None else min(wish, retrying.max_retry_after)
+
+    def _answer(
+        self,
+        setting: str,
+        function: object,
+        error: Exception,
+        question: Callable[[], object],
+        *,
+        none: bool = False,
+    ) -> float | None:
+        """Seconds that a user's callable answers; None, which is told of, if it has no usable answer.
+
+        Args:
+            none: None is one.
+        """
+        try:
+            given = question()
+        except Exception as broken:
+            self._ignore(setting, function, error, f"it raised {type(broken).__name__}")
+            return None
+        seconds = _seconds(given)
+        if seconds is None and not (none and given is None):
+            expected = "a finite number of seconds" + (", a timedelta or None" if none else " or a timedelta")
+            self._ignore(
+                setting, function, error, f"it answered {type(given).__name__} where {expected} is expected"
+            )
+        return seconds
+
+    def _ignore(self, setting: str, function: object, error: Exception, problem: str) -> None:
+        """Have a function told of, and note it on the error; one that takes no notes is left as it is."""
+        name = type(function).__qualname__
+        with suppress(Exception):
+            name = str(getattr(function, "__qualname__", name))
+        self.ignored.append(Ignored(setting, name, problem))
+        with suppress(Exception):
+            error.add_note(f"jobguard: {setting}={name} was ignored: {problem}")
 
 
 def leaves(error: Exception) -> Iterator[Exception]:
@@ -233,40 +300,6 @@ def leaves(error: Exception) -> Iterator[Exception]:
             pending.extend(reversed(cast("ExceptionGroup[Exception]", each).exceptions))
         else:
             yield each
-
-
-def _wanted(error: Exception, retrying: Retrying) -> bool:
-    """Whether `on` names an error. A predicate that raises has not asked for a retry."""
-    on = retrying.on
-    if isinstance(on, (type, tuple)):
-        return isinstance(error, on)
-    try:
-        return bool(on(error))
-    except Exception as broken:
-        _note(error, f"not retried, since the predicate given as on= raised {type(broken).__name__}")
-        return False
-
-
-def _floor(error: Exception, retrying: Retrying) -> float:
-    """Seconds that the error itself asks to be left alone, as far as `max_retry_after` goes."""
-    retry_after = retrying.retry_after
-    if retry_after is None:
-        return 0.0
-    wish = _answer("retry_after", error, lambda: retry_after(error))
-    return 0.0 if wish is None else min(wish, retrying.max_retry_after)
-
-
-def _answer(name: str, error: Exception, question: Callable[[], object]) -> float | None:
-    """Seconds that a user's callable answers; None, and a note on the error, if it has no usable answer."""
-    try:
-        given = question()
-    except Exception as broken:
-        _note(error, f"{name}= was ignored, since it raised {type(broken).__name__}")
-        return None
-    seconds = _seconds(given)
-    if seconds is None and given is not None:
-        _note(error, f"{name}= was ignored, since its answer ({type(given).__name__}) is not a duration")
-    return seconds
 
 
 def _seconds(value: object) -> float | None:
@@ -281,9 +314,3 @@ def _seconds(value: object) -> float | None:
     if seconds == inf:
         return None
     return seconds if seconds > 0 else 0.0
-
-
-def _note(error: Exception, text: str) -> None:
-    """Tell whoever reads the error; one that takes no notes is left as it is."""
-    with suppress(Exception):
-        error.add_note(f"jobguard: {text}")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Never, ParamSpec, TypeVar, cast, overload
 
 from jobguard import policies
 from jobguard.errors import InvalidType, InvalidValue
-from jobguard.guarding import Decorator, add_policy
+from jobguard.guarding import Decorator, add_policy, no_function
 from jobguard.job import Duplicate
 from jobguard.policies import (
     DAY,
@@ -99,7 +99,8 @@ def deduplicated(
     Args:
         key: template over parameters (`"{message_id}"`, `"{event.id}"`), tuple of parameter names,
             or function that gets the call's arguments (by keyword: `key=...`); None (default) = all
-            arguments. A first parameter named ctx, self or cls is left out.
+            arguments. A first parameter named ctx, self or cls is left out, and refused as a part of a key;
+            something in it may be one (`"{self.account}"`).
         scope: what keys are unique within; default `module.qualname`. Name it to let tasks share
             keys, or to keep keys when a task is renamed.
         ttl: seconds or timedelta for which a success answers duplicates. Default one day.
@@ -116,6 +117,8 @@ def deduplicated(
         DuplicateJob, PayloadMismatch, ResultNotStored: when called; as chosen above.
         StoreUnavailable: when called; the store is out of reach and `on_store_error="raise"`.
     """
+    if isinstance(given, Decorator):
+        raise no_function("@deduplicated", cast(object, given))
     answers_later = policies.is_async(given)
     bare = isinstance(given, (staticmethod, classmethod)) or (
         inspect.isfunction(given) and given.__name__ != "<lambda>"
@@ -256,15 +259,17 @@ def dead_letter(
 
     Args:
         queue: name of the dead letter queue. Default `"default"`.
-        redact: parameter names or dotted paths (`"customer.phone"`) whose values are masked in the
-            letter's preview, message and traceback. The payload keeps them: it is what is run again.
+        redact: parameter names or dotted paths (`"customer.phone"`, `"cards.0.pin"`, `"cards.*.pin"`) whose
+            values are masked in the letter's preview, message and traceback. `"cards.pin"` is that of every
+            item of a list. The payload keeps them: it is what is run again.
         payload: whether to keep the arguments, so that the job can be run again. Default True.
         retention: seconds or timedelta for which the queue keeps a letter. Default None: for ever.
         max_entries: letters that the queue keeps, whatever their state; the oldest make room. Default None:
             any number. Bounds are looked at within a second after a letter has come.
         on_evict: given the letters before they are removed for either reason, 200 at most; if it raises, they
             stay. `jobguard.exchange.spill_to(path)` appends them to a file.
-        alert_over: the event `QueueGrew` is sent when the queue comes to hold more dead letters than this.
+        alert_over: the event `QueueGrew` is sent when the queue comes to hold more dead letters than this,
+            replays that die again included.
 
     Raises:
         ConfigurationError: at decoration; a setting is wrong, and the message names it.
@@ -323,6 +328,8 @@ def time_limit(seconds: Duration, /) -> Decorator[TimeLimit, Never]:
     Raises:
         ConfigurationError: at decoration; the limit is not a positive duration.
     """
+    if callable(seconds):
+        raise InvalidType(f"@time_limit needs its limit, and got {seconds!r}; write @time_limit(30)")
     return Decorator[TimeLimit, Never](TimeLimit(policies.seconds("seconds", seconds)))
 
 

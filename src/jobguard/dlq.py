@@ -88,7 +88,11 @@ class DeadLetterQueue:
         return await browsing.count(self._place, as_filter(filter), progress)
 
     async def get(self, id: str) -> DeadLetter | None:
-        """The letter with this id, or the last one with this deduplication key; else None."""
+        """The letter with this id, or the last one with this deduplication key; else None.
+
+        A key leads to the letter that was written with it last, and nowhere once that has gone. The filter
+        `key=` finds all letters that have it.
+        """
         entry = await self._place.find(id)
         return None if entry is None else letter_in(entry)
 
@@ -162,6 +166,10 @@ class DeadLetterQueue:
 
         What the arguments were stays in `original`, and what was changed, when and by whom in `edits`.
 
+        A requeue that was cut off may have left a job with the old arguments in its queue, and nothing in the
+        letter tells: that job is not started any more, but if it runs already, its end is not written down.
+        `requeue(edit=)` asks the queue first, and refuses the letter.
+
         Args:
             id: of the letter, or its deduplication key.
             changes: from paths (`"to"`, `"customer.phone"`, `"items.0.price"`) to new values.
@@ -177,12 +185,13 @@ class DeadLetterQueue:
             if entry is None:
                 return None
             if entry.state is not LetterState.DEAD:
-                raise LetterRefused(entry.id, f"it is {entry.state}, and only what is dead can be edited")
+                raise LetterRefused(entry.id, f"it is {entry.state}, {_EDITABLE[entry.state]}")
             try:
                 letter = edited(letter_in(entry), changes, self._place.codec, by)
             except NotEditable as error:
                 raise LetterRefused(entry.id, str(error)) from None
-            if await self._letters.replace(self._place.queue, entry_of(letter, entry.revision)):
+            written = await self._letters.replace(self._place.queue, entry_of(letter, entry.revision))
+            if written is not None:
                 return letter
 
     async def requeue(
@@ -317,8 +326,8 @@ class DeadLetterQueue:
     ) -> int:
         """Remove every letter that a filter means when this is called; how many those were.
 
-        In batches of 200, so that no single one holds the store up. Letters that come or change meanwhile
-        stay.
+        In batches of 200, of less where letters are large, so that no single one holds the store up. Letters
+        that come or change meanwhile stay.
 
         Args:
             filter: which letters.
@@ -337,7 +346,7 @@ class DeadLetterQueue:
     async def clear(self, until: str | None = None, *, progress: Progress | None = None) -> int:
         """Remove every letter, of whatever state, that the queue holds when this is called; how many.
 
-        In batches of 200, so that no single one holds the store up. Letters that come meanwhile stay.
+        In batches, as `remove_all`. Letters that come meanwhile stay.
 
         Args:
             until: what `newest` gave: letters that have come since stay too.
@@ -396,6 +405,16 @@ class DeadLetterQueue:
     def __repr__(self) -> str:
         queue = self._place.queue
         return f"DeadLetterQueue({self._place.store!r}, {queue.name!r}, namespace={queue.namespace!r})"
+
+
+_EDITABLE = {
+    LetterState.REQUEUED: (
+        "and only what is dead can be edited: wait until its job has ended, or if that was lost, give the "
+        "changes to requeue(edit=...)"
+    ),
+    LetterState.RESOLVED: "and only what is dead can be edited",
+}
+"""Why a letter of this state cannot be edited, and what can be done."""
 
 
 async def _as_found(found: AsyncGenerator[Entry]) -> AsyncGenerator[Meant]:

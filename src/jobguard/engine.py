@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 
 import anyio
@@ -212,6 +213,8 @@ async def failed(case: Case, error: Exception) -> Answer | None:
         signal=signal,
         expires=await case.delivery.expires(),
     )
+    for setting, function, problem in decision.ignored:
+        case.tell(events.SettingIgnored, setting=setting, function=function, problem=problem)
     attempt = case.history.runs + 1
     if decision.counted:
         seen = AttemptError(attempt, time.time(), type_name(error), case.message(error))
@@ -242,9 +245,8 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
     told = case.describe(cause)
     if decision.dead_letter and policy is not None:
         letter = letter_of(case, policy, error, cause, reason)
-        queue, replay = case.letter_queue.name, case.delivery.replay
-        id = letter.id if replay is None else replay.id
-        event = case.event(events.DeadLettered, queue=queue, id=id, reason=reason, error=told)
+        queue = case.letter_queue.name
+        event = case.event(events.DeadLettered, queue=queue, id=letter.id, reason=reason, error=told)
         await settle(case, State.DEAD_LETTER, event, letter=letter)
     else:
         await settle(case, State.FAILED, case.event(events.Failed, reason=reason, error=told), body=told)
@@ -260,8 +262,9 @@ async def end(case: Case, error: Exception, decision: Decision, *, control_flow:
 def letter_of(
     case: Case, policy: DeadLettering, error: Exception, cause: Exception, reason: str
 ) -> DeadLetter:
-    end = case.end_record(cause, reason)
-    return write_letter(end, policy, case.runtime.codec, case.arguments(error), case.also_masked)
+    end, again = case.end_record(cause, reason), case.delivery.replay
+    letter = write_letter(end, policy, case.runtime.codec, case.arguments(error), case.also_masked)
+    return letter if again is None else replace(letter, id=again.id)
 
 
 async def crashed_too_often(case: Case) -> Answer:

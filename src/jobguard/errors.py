@@ -18,6 +18,7 @@ JobGuardError
 ├── StoreError                  the store answered with an error
 │   └── StoreUnavailable        the store did not answer
 ├── NotEncodable                a value cannot be written as tagged JSON
+│   └── EncodingTooLarge        … since it would be larger than anything that is kept
 └── Signal                      raised *inside* a task to steer it
     ├── RetryLater              a failure; run again later
     ├── Snooze                  not a failure; run again later
@@ -55,6 +56,10 @@ class KeyNotEncodable(JobGuardError, TypeError):
 
 class NotEncodable(JobGuardError, TypeError):
     """A value has no tagged JSON form."""
+
+
+class EncodingTooLarge(NotEncodable):
+    """A value's tagged JSON form would be larger than anything that is kept."""
 
 
 class NoCurrentJob(JobGuardError, LookupError):

@@ -95,6 +95,18 @@ class RetryScheduled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettingIgnored(Event):
+    """A function that `retrying` was given (`backoff`, `retry_after`, `on`) raised, or gave no usable answer.
+
+    `backoff` is stood in for by the default schedule, `retry_after` by no floor, and `on` by no retry.
+    """
+
+    setting: str
+    function: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snoozed(Event):
     """The body asked to be run again in `delay` seconds without having failed."""
 
@@ -172,7 +184,11 @@ class NewFingerprint(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueGrew(Event):
-    """A dead letter queue holds more than `alert_over` of its tasks says; told once on the way up."""
+    """A dead letter queue holds more than `alert_over` of its tasks says; told once on the way up.
+
+    Told again when the queue had come down to that number in between. A worker that dies as it writes the
+    letter may take this with it.
+    """
 
     queue: str
     dead: int

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, cast
 from jobguard.codec import Codec, check_codec
 from jobguard.errors import InvalidType
 from jobguard.events import DefaultStoreUsed, Hook
-from jobguard.policies import check_namespace, choice, plain, seconds
+from jobguard.policies import check_namespace, choice, lease_of, plain
 from jobguard.runtime import OnStoreError, Runtime, make_runtime
 from jobguard.stores.base import Store, check_store
 from jobguard.stores.memory import MemoryStore
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from jobguard.dlq import DeadLetterQueue
 
 __all__ = ["JobGuard", "active", "check_codec", "check_hooks", "check_store", "delivering"]
+
+
+LEAST_LEASE = 0.05
+"""Seconds; an event loop with something to do is late by a third of that."""
 
 
 class JobGuard:
@@ -33,7 +37,7 @@ class JobGuard:
         store: what keeps claims, outcomes and dead letters.
         namespace: what every key in the store starts with, so that applications can share a server.
         lease: seconds or timedelta for which a claim holds without renewal; a crashed job can be
-            run again after that long. Default 30.
+            run again after that long. Default 30; at least 0.05.
         hooks: called with every event, beside the log lines to the logger `jobguard`.
         codec: how results and payloads are written; register your own types on it.
         on_store_error: `"raise"` (default) keeps a job from running while the store is out of reach,
@@ -57,7 +61,7 @@ class JobGuard:
         self.runtime: Runtime = make_runtime(
             check_store(store),
             namespace=check_namespace(namespace),
-            lease=seconds("lease", lease),
+            lease=lease_of(lease, least=LEAST_LEASE),
             hooks=check_hooks(hooks),
             codec=Codec() if codec is None else check_codec(codec),
             on_store_error=on_store_error,

@@ -111,7 +111,8 @@ def make_wrapper(task: Task) -> Body:
         nonlocal looked
         arrived = ticket.get()
         if arrived is not None and (delivery := arrived.take()) is not None:
-            return await carry_through(Case(task, active().runtime, delivery, args, kwargs))
+            own = task.given_context() if arrived.fills_first(args) else task
+            return await carry_through(Case(own, active().runtime, delivery, args, kwargs))
         if not looked:  # once a task: a worker that calls it unannounced does so from the start
             looked = True
             warn_if_unprotected(args, name)
@@ -159,6 +160,19 @@ def _check_redacted(fn: Callable[..., object], added: tuple[Policy, ...]) -> Non
                 )
 
 
+def no_function(name: str, given: object) -> InvalidType:
+    """The error for what cannot be decorated, with the slip of the pen that it most likely is."""
+    hint = ""
+    below: object = getattr(given, "policy", None)
+    if isinstance(below, Fallback) or (name == "@fallback" and not callable(given)):
+        hint = "; a bare @fallback takes the function for its answer: write @fallback(value)"
+    elif not callable(given):
+        hint = f"; settings go by keyword, {name}(setting=...)"
+    elif name == "@deduplicated":
+        hint = "; a function that makes the key goes by keyword: key=..."
+    return InvalidType(f"{name} needs a coroutine function (async def), not {given!r}{hint}")
+
+
 def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
     name = _NAMES[type(added[0])] if added else "jobguard"
     if inspect.iscoroutinefunction(fn) and hasattr(fn, "__qualname__"):  # a partial has no name
@@ -168,9 +182,4 @@ def _check_function(fn: object, added: tuple[Policy, ...]) -> None:
         raise InvalidType(f"{name} goes below @{kind}, onto the function itself; it got {fn!r}")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         raise InvalidType(f"{name} needs a coroutine function, not the generator {fn!r}; return a value once")
-    hint = ""
-    if not callable(fn):
-        hint = f"; settings go by keyword, {name}(setting=...)"
-    elif name == "@deduplicated":
-        hint = "; a function that makes the key goes by keyword: key=..."
-    raise InvalidType(f"{name} needs a coroutine function (async def), not {fn!r}{hint}")
+    raise no_function(name, fn)

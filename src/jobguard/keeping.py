@@ -24,16 +24,19 @@ EVICTION_PAUSE = 1.0
 """Seconds that a full queue may stay over its bounds: evictions of many letters are done as one."""
 
 
-async def put(store: Store, queue: LetterQueue, letter: DeadLetter, replay: Replay | None) -> Kept | None:
-    """Keep a letter, unless it is kept already; of a replay's job, the one that it ran again (then None).
+async def put(
+    store: Store, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering, replay: Replay | None
+) -> Kept | None:
+    """Keep a letter, unless it is kept already; of a replay's job, the one that it ran again.
+
+    None: that one does not wait for this replay.
 
     Raises:
         StoreError: it could not be written.
     """
     if replay is None:
-        return await store.letters.put(queue, entry_of(letter))
-    await keep_again(store, replay.queue, replay, letter)
-    return None
+        return await store.letters.put(queue, entry_of(letter), alert_over=policy.alert_over)
+    return await keep_again(store, replay.queue, replay, letter, alert_over=policy.alert_over)
 
 
 async def keep(
@@ -44,7 +47,7 @@ async def keep(
     replay: Replay | None = None,
 ) -> None:
     """`put` a letter, and see to what follows. Raises as that does."""
-    kept = await put(runtime.store, queue, letter, replay)
+    kept = await put(runtime.store, queue, letter, policy, replay)
     if kept is not None:
         await tell_and_trim(runtime, queue, letter, policy, kept)
 
@@ -52,10 +55,10 @@ async def keep(
 async def tell_and_trim(
     runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering, kept: Kept
 ) -> None:
-    """Tell of what a new letter says about its queue, and see to it that the queue keeps its bounds."""
+    """Tell of what a letter says about its queue; if it is new, see to it that the queue keeps its bounds."""
+    _tell(runtime, queue, letter, kept)
     if not kept.new:
         return
-    _tell(runtime, queue, letter, policy, kept)
     if (policy.retention is None and policy.max_entries is None) or queue in runtime.evicting:
         return
     if not on_asyncio():  # in-process, on trio: nothing goes on beside the job there
@@ -73,11 +76,9 @@ async def tell_and_trim(
     runtime.background.owe(later)
 
 
-def _tell(
-    runtime: Runtime, queue: LetterQueue, letter: DeadLetter, policy: DeadLettering, kept: Kept
-) -> None:
+def _tell(runtime: Runtime, queue: LetterQueue, letter: DeadLetter, kept: Kept) -> None:
     """Say that a queue has a new kind of letter, or many."""
-    if kept.first_of_kind:
+    if kept.new and kept.first_of_kind:
         runtime.emit(
             events.NewFingerprint(
                 task=letter.task,
@@ -88,7 +89,7 @@ def _tell(
                 error=f"{letter.error_type}: {letter.error_message}",
             )
         )
-    if policy.alert_over is not None and kept.dead == policy.alert_over + 1:
+    if kept.grew:
         runtime.emit(events.QueueGrew(task=letter.task, key=letter.key, queue=queue.name, dead=kept.dead))
 
 

@@ -35,10 +35,17 @@ class Key(NamedTuple):
     fingerprint: str
 
 
-def takes_context(signature: inspect.Signature) -> bool:
-    """Whether the first parameter is one that a queue or an object fills, and no argument of the job."""
+def takes_context(signature: inspect.Signature, filled: bool | None = None) -> bool:
+    """Whether the first parameter is one that a queue or an object fills, and no argument of the job.
+
+    Args:
+        signature: of the function.
+        filled: what is known of that, whatever the parameter's name; None = its name tells.
+    """
     first = next(iter(signature.parameters.values()), None)
-    return first is not None and first.name in _CONTEXT and first.kind not in _VARIADIC
+    if first is None or first.kind in _VARIADIC:
+        return False
+    return first.name in _CONTEXT if filled is None else filled
 
 
 def compile_key(
@@ -46,16 +53,19 @@ def compile_key(
     *,
     key: str | tuple[str, ...] | Callable[..., object] | None,
     scope: str | None,
+    context: bool | None = None,
 ) -> Callable[[tuple[object, ...], Mapping[str, object]], Key]:
     """Check a key's definition against `fn` and return the function from arguments to key.
 
     Args:
         fn: the function whose calls get keys. A first parameter named ctx, self or cls is no part
-            of "all arguments", but a template or tuple may name it.
+            of a key, but a template may name something in it (`"{ctx[tenant]}"`, `"{self.account}"`).
         key: a template over parameters (`"{message_id}"`, `"{event.id}"`, `"{event[id]}"`), a
             tuple of parameter names, None for all arguments, or a callable. A callable gets the
             arguments without ctx, self or cls, defaults filled in, positional where they can be.
         scope: keys are shared by all functions of one scope; None = `module.qualname` of `fn`.
+        context: whether a queue fills the first parameter, which then is as if it were named ctx; None = if
+            it is.
 
     The returned function raises `KeyNotEncodable` if what the key covers has no stable encoding,
     and `TypeError` if the arguments do not fit `fn`. An argument outside the key never fails the
@@ -65,7 +75,7 @@ def compile_key(
         InvalidType: `key` or `scope` has the wrong type.
         InvalidValue: `key` is malformed, names no parameter of `fn` or covers nothing.
     """
-    binder = _Binder(fn)
+    binder = _Binder(fn, context)
     seed = encode_text(_scope(fn, scope))
     covered = blake2b(seed, digest_size=16, person=_PERSON)
     left_out = blake2b(digest_size=16, person=_PERSON)
@@ -124,13 +134,15 @@ class _Field(NamedTuple):
 class _Binder:
     """From positional and keyword arguments to one value per parameter, in their order."""
 
-    def __init__(self, fn: Callable[..., object]) -> None:
+    def __init__(self, fn: Callable[..., object], context: bool | None) -> None:
         self.name: str = fn.__qualname__
         self.signature = inspect.signature(fn)
         parameters = tuple(self.signature.parameters.values())
         self.parameters = parameters
         self.names = tuple(parameter.name for parameter in parameters)
-        self.start = 1 if takes_context(self.signature) else 0
+        self.start = 1 if takes_context(self.signature, context) else 0
+        # What a callable key gets is what it was written for, before anybody knew of a queue.
+        self.handed_on = 1 if takes_context(self.signature) else 0
         self._layout = tuple((parameter.name, parameter.default) for parameter in parameters)
         plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         self._plain = all(parameter.kind in plain for parameter in parameters)
@@ -164,7 +176,7 @@ class _Binder:
         """The arguments without ctx, self or cls, as one would pass them on."""
         positional: list[Any] = []
         keyword: dict[str, Any] = {}
-        for parameter, value in list(zip(self.parameters, values, strict=True))[self.start :]:
+        for parameter, value in list(zip(self.parameters, values, strict=True))[self.handed_on :]:
             variadic: Any = value
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 positional.extend(variadic)
@@ -192,6 +204,19 @@ class _Binder:
             )
         return self.names.index(name)
 
+    def argument(self, name: str, key: object) -> int:
+        """Where a parameter is whose whole value is to be in a key: one that is the job's own."""
+        at = self.index(name, key)
+        if at < self.start:
+            others = ", ".join(self.names[self.start :])
+            part = f"{{{name}[tenant]}}" if name == "ctx" else f"{{{name}.id}}"
+            raise InvalidValue(
+                f"key {key!r} names {name!r}, which is no argument of the job, and another one in each call; "
+                f"name what identifies the work ({self.name} has: {others or 'nothing else'}), or a part of "
+                f"{name}, like '{part}'"
+            )
+        return at
+
 
 def _fields(key: str | tuple[object, ...] | None, binder: _Binder) -> tuple[tuple[_Field, ...], bytes]:
     """What a key covers, and the literal bytes after the last of it."""
@@ -216,7 +241,7 @@ def _fields(key: str | tuple[object, ...] | None, binder: _Binder) -> tuple[tupl
     for name in key:
         if not isinstance(name, str):
             raise InvalidType(f"key must be a tuple of parameter names, not {key!r}: {name!r} is not text")
-        fields.append(_Field(b"", binder.index(name, key), (), name))
+        fields.append(_Field(b"", binder.argument(name, key), (), name))
     return tuple(fields), b""
 
 
@@ -253,7 +278,8 @@ def _template(template: str, binder: _Binder) -> tuple[tuple[_Field, ...], bytes
             (".", attribute) if attribute else ("[", int(item) if item.isdecimal() else item)
             for attribute, item in _STEP.findall(match[2])
         )
-        fields.append(_Field(_literal(before), binder.index(match[1], template), steps, path))
+        find = binder.index if steps else binder.argument
+        fields.append(_Field(_literal(before), find(match[1], template), steps, path))
         before = ""
     if not fields:
         hint = f"; for the parameter write '{{{template}}}'" if template in binder.names else ""
@@ -271,7 +297,7 @@ def _callable_key(key: Callable[..., object], binder: _Binder) -> Callable[..., 
     try:
         inspect.signature(key).bind(*positional, **keyword)
     except TypeError as error:
-        names = ", ".join(binder.names[binder.start :]) or "none"
+        names = ", ".join(binder.names[binder.handed_on :]) or "none"
         raise InvalidValue(
             f"key {key!r} cannot be called with the arguments of {binder.name} ({names}): {error}"
         ) from None

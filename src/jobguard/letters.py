@@ -10,13 +10,12 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any
 
-from jobguard.codec import Codec, clip, preview, redactor
-from jobguard.errors import CrashLimitExceeded, NotEncodable, StoreError, Undeliverable
+from jobguard.codec import LARGEST, Codec, clip, preview, redactor
+from jobguard.errors import CrashLimitExceeded, EncodingTooLarge, NotEncodable, StoreError, Undeliverable
 from jobguard.job import AttemptError, History, JobRef
 from jobguard.policies import DeadLettering
 from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, Edit, Entry, LetterState, ReplayRecord
@@ -25,7 +24,7 @@ TRACEBACK_LIMIT = 16_384
 MESSAGE_LIMIT = 2_048
 NAME_LIMIT = 500
 """Characters of an error's class, which is the name of an index."""
-PAYLOAD_LIMIT = 256 * 1024
+PAYLOAD_LIMIT = LARGEST
 """Bytes of a job's arguments; larger ones are not kept, and the letter says so."""
 LARGEST_NUMBER = 2**63
 """No number of a letter is as large."""
@@ -347,11 +346,13 @@ def _payload(
         return None, "none"
     too_large = False
     if call is not None:
-        with suppress(NotEncodable):
+        try:
             text = pack_arguments(call.args, call.kwargs, codec)
             if len(text.encode("utf-8", "surrogatepass")) <= PAYLOAD_LIMIT:
                 return text, "json"
             too_large = True
+        except NotEncodable as error:
+            too_large = isinstance(error, EncodingTooLarge)
     if raw is not None:
         if len(raw) <= PAYLOAD_LIMIT:
             return base64.b64encode(raw).decode(), "opaque"

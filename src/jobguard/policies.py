@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
-from jobguard.backoff import Schedule, constant, exponential
+from jobguard.backoff import Schedule, constant, exponential, fibonacci, linear
 from jobguard.errors import InvalidType, InvalidValue
 
 if TYPE_CHECKING:
@@ -151,6 +151,18 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
     return float(number)
 
 
+def lease_of(value: object, *, least: float) -> float:
+    """Seconds of a lease. Below `least` it would end on the way to being renewed."""
+    lease = seconds("lease", value)
+    if lease < least:
+        raise InvalidValue(
+            f"lease must be at least {least:g} s, not {value!r}: it is renewed three times in that time, and "
+            "what holds one up for longer ends the jobs that run; leave it at 30 unless the jobs of a killed "
+            "worker have to be back sooner"
+        )
+    return lease
+
+
 def count(name: str, value: object, *, least: int = 1) -> int:
     """A whole number setting of `least` or more."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -256,6 +268,16 @@ def schedule(name: str, value: object) -> Callable[[int], float]:
     """A backoff: a schedule, a callable from failure number to seconds, or a fixed duration."""
     if isinstance(value, Schedule):
         return value
+    for make in (exponential, linear, fibonacci, constant):
+        if value is make:
+            raise InvalidType(f"{name} must be a schedule, not what makes one; write {make.__name__}(30)")
     if callable(value):
         return plain(name, cast("Callable[[int], float]", value))
+    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
+        listed = isinstance(value, (list, tuple))
+        cure = "; for a list of delays write lambda n: delays[min(n, len(delays)) - 1]" if listed else ""
+        raise InvalidType(
+            f"{name} must be a schedule such as exponential(30, cap=600), a function from failure number to "
+            f"seconds, or one delay in seconds or as a timedelta, not {value!r}{cure}"
+        )
     return constant(seconds(name, value, zero=True))

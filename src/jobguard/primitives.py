@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from jobguard.backoff import exponential
-from jobguard.codec import Codec, clip, preview, printable
+from jobguard.codec import clip, preview, printable, redactor
 from jobguard.errors import InvalidType, StoreError, StoreUnavailable
 from jobguard.events import DeadLettered
 from jobguard.guard import JobGuard, delivering
@@ -37,10 +37,11 @@ from jobguard.history import add_failure, pack, unpack
 from jobguard.job import AttemptError, History, JobRef
 from jobguard.keeping import keep
 from jobguard.keys import compile_key
-from jobguard.letters import MESSAGE_LIMIT, End, message_of, to_text, type_name, write_letter
+from jobguard.letters import MESSAGE_LIMIT, Arguments, End, message_of, to_text, type_name, write_letter
 from jobguard.persistence import persist
 from jobguard.policies import DAY, DeadLettering, Duration, seconds
-from jobguard.replays import replaying
+from jobguard.redaction import by_name
+from jobguard.replays import Underway, underway
 from jobguard.stores.base import UNFINISHED, Claim, Settlement, State, Verdict
 from jobguard.stores.letters import UNKNOWN_TASK, DeadLetter, LetterQueue
 
@@ -122,16 +123,23 @@ async def log_job_failure(
     await work.settle(work.settlement(State.INTERRUPTED, history=pack(history, 0.0)))
 
 
-async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception, **details: object) -> str:
+async def move_to_dead_letter_queue(
+    ctx: Context, job_key: str, error: Exception, *, task: str | None = None, **details: object
+) -> str:
     """End the claim and keep the job in the dead letter queue `"default"`.
 
     Both are tried together for as long as a lease lasts. If another job has taken the claim over
     meanwhile, the work is that job's: this is logged, and no letter is kept.
 
+    A protected worker knows the job's task and arguments, and the letter has them; of the task's
+    `@dead_letter`, if it has one, `redact` and `payload` hold here too.
+
     Args:
         ctx: what the worker handed to the task.
         job_key: what makes two jobs the same work.
         error: what failed.
+        task: the name that the task is enqueued by, for the letter to be run again; only a bare
+            worker's letter needs it. Default None: `"<unknown>"` there.
         details: kept in the letter's preview.
 
     Returns:
@@ -140,18 +148,22 @@ async def move_to_dead_letter_queue(ctx: Context, job_key: str, error: Exception
     Raises:
         StoreUnavailable: the store does not answer. Called again, it goes on where it ended.
     """
+    if task is not None and not isinstance(task, str):
+        raise InvalidType(f"task must be the name that the task is enqueued by, not {task!r}")
     work = _work(ctx, job_key)
+    here = work.here
     letter: DeadLetter | None = None
 
     async def move() -> str:
         nonlocal letter
         if letter is None:  # written once: settling ends the history
-            raw, history = await _payload(ctx["redis"], work.job.id), await work.history()
-            written = write_letter(work.end(error, history, raw), DeadLettering(QUEUE), Codec(), None)
-            letter = replace(written, preview=preview((), {"job_key": job_key, **details}, (), ()))
+            raw = await _payload(ctx["redis"], work.job.id) if here is None else here.delivery.payload
+            history = await work.history()
+            letter = _letter(work, error, history, raw, task, {"job_key": job_key, **details})
         if await work.settle(work.settlement(State.DEAD_LETTER, body=to_text(letter))):
             queue = LetterQueue(NAMESPACE, QUEUE)
-            await keep(work.guard.runtime, queue, letter, DeadLettering(QUEUE), replaying.get())
+            replay = None if here is None else here.delivery.replay
+            await keep(work.guard.runtime, queue, letter, DeadLettering(QUEUE), replay)
             told = f"{letter.error_type}: {letter.error_message}"
             work.guard.runtime.emit(
                 DeadLettered(
@@ -182,12 +194,16 @@ _DELAYS = exponential(30, cap=600, jitter=None)
 
 
 class _Work(NamedTuple):
-    """A key and the job that asks for it. The token is the same for every delivery of a job."""
+    """A key and the job that asks for it. The token is the same for every delivery of a job.
+
+    `here`: what a protected worker knows of the delivery; None under a bare one.
+    """
 
     guard: JobGuard
     key: str
     job: JobRef
     token: str
+    here: Underway | None
 
     def settlement(
         self, state: State, *, lasts: float = 0.0, history: str = "", body: str | None = None
@@ -214,17 +230,38 @@ class _Work(NamedTuple):
             return History()
         return unpack(record.history, record.elapsed)[0]
 
-    def end(self, error: Exception, history: History, raw: bytes | None) -> End:
-        return End(
-            adapter="arq",
-            job=self.job,
-            task=UNKNOWN_TASK,
-            key=self.key.removeprefix(f"{NAMESPACE}:"),
-            history=history,
-            error=error,
-            reason="moved",
-            raw=raw,
-        )
+
+def _letter(
+    work: _Work,
+    error: Exception,
+    history: History,
+    raw: bytes | None,
+    task: str | None,
+    details: Mapping[str, object],
+) -> DeadLetter:
+    """The letter of a job, with what its worker knows of it."""
+    here, call, policy = work.here, None, None
+    if here is not None:
+        call, task = here.call, task if here.delivery.task is None else here.delivery.task
+        policy = None if here.task is None else here.task.plan.dead_lettering
+    policy = DeadLettering() if policy is None else policy
+    end = End(
+        adapter="arq" if here is None else here.delivery.adapter,
+        job=work.job,
+        task=UNKNOWN_TASK if task is None else task,
+        key=work.key.removeprefix(f"{NAMESPACE}:"),
+        history=history,
+        error=error,
+        reason="moved",
+        raw=raw,
+    )
+    letter = write_letter(end, policy, work.guard.runtime.codec, call)
+    known = Arguments((), {}, ()) if call is None else call
+    named = {**by_name(known.args, known.kwargs, known.names), **details}
+    mask = redactor(
+        known.args, known.kwargs, known.names, policy.redact
+    )  # a detail may hold what is redacted
+    return replace(letter, preview=mask(preview((), named, (), policy.redact)))
 
 
 def _work(ctx: Context, job_key: str) -> _Work:
@@ -236,9 +273,11 @@ def _work(ctx: Context, job_key: str) -> _Work:
         raise InvalidType(f"ctx must be what an ARQ worker hands to its tasks; it lacks {lacks}")
     pool: ArqRedis = ctx["redis"]
     guard = delivering.get() or _guard_of(pool)
-    job = JobRef(pool.default_queue_name, ctx["job_id"], int(ctx["enqueue_time"].timestamp() * 1000))
+    here = underway.get()
+    queue = pool.default_queue_name if here is None else here.delivery.ref.queue
+    job = JobRef(queue, ctx["job_id"], int(ctx["enqueue_time"].timestamp() * 1000))
     digest = _make_key((job_key,), {}).digest
-    return _Work(guard, f"{NAMESPACE}:{digest}", job, f"by-hand:{job.id}:{job.enqueued_ms}")
+    return _Work(guard, f"{NAMESPACE}:{digest}", job, f"by-hand:{job.id}:{job.enqueued_ms}", here)
 
 
 _guards: WeakKeyDictionary[ArqRedis, JobGuard] = WeakKeyDictionary()

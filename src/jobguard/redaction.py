@@ -18,12 +18,16 @@ from uuid import UUID
 from jobguard.canonical import is_model
 
 REDACTED: Final = "[redacted]"
+ANY: Final = "*"
+"""The step of a redacted path that leads into every part."""
 
 _DEPTH = 32
 _SHORTEST = 3  # masking shorter texts would shred what is left
 _SHORTEST_LINE = 8
 _MOST_TEXTS = 2_000
+_MOST_PARTS = 100_000  # a list that has another one twice, and so on, has more than can be looked at
 _SPEAKING = (date, datetime, time, timedelta, Decimal, UUID, PurePath)  # `str` says all there is to say
+_POSITION = re.compile("0|[1-9][0-9]*")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _CONTAINERS: tuple[Any, ...] = (list, tuple, set, frozenset)
@@ -71,8 +75,9 @@ def preview(
         args, kwargs: the call's arguments.
         parameter_names: of the positional ones, in order; a `"*name"` takes the rest.
         redact: parameter names or dotted paths (`"customer.phone"`) to show as `"[redacted]"`. A
-            path reaches through lists; where it leads into something without parts, that is
-            redacted whole. Texts found there are masked in the other arguments too.
+            path reaches through lists, or names a position in one (`"cards.0.pin"`); `*` is any part
+            (`"cards.*.pin"`). Where it leads into something without parts, that is redacted whole.
+            Texts found there are masked in the other arguments too.
         limit: most characters of the result; what is left out is said where it is missing.
     """
     redact = tuple(redact)
@@ -95,11 +100,15 @@ def redactor(
     """
     paths = _paths(redact)
     found: set[str] = set()
-    for value in _redacted(by_name(args, kwargs, parameter_names), paths, 0):
-        for text in _texts(value, 0):
-            found.update(_spellings(text))
-            if len(found) > _MOST_TEXTS:
-                return lambda text: REDACTED  # too many to look for: nothing is shown
+    search = _Search()
+    try:
+        for value in search.redacted(by_name(args, kwargs, parameter_names), paths, 0):
+            for text in search.texts(value, 0):
+                found.update(_spellings(text))
+                if len(found) > _MOST_TEXTS:
+                    raise _TooMany
+    except _TooMany:  # to look for: nothing is shown
+        return lambda text: REDACTED
     masked = sorted((text for text in found if len(text) >= _SHORTEST), key=len, reverse=True)
 
     def mask(text: str) -> str:
@@ -127,6 +136,21 @@ def by_name(
     return named | dict(kwargs)
 
 
+def is_position(step: str) -> bool:
+    """Whether a step of a path may be a position in a list: digits, in their only spelling."""
+    return _POSITION.fullmatch(step) is not None
+
+
+def is_redacted(path: str, redact: Iterable[str]) -> bool:
+    """Whether a path with all its positions leads to, into, or around something that is redacted."""
+    left = _paths(redact)
+    for step in path.split("."):
+        if () in left:
+            break
+        left = _in_item(left, step) if is_position(step) else _below(left, step)
+    return bool(left)
+
+
 # --- finding what is to be redacted ----------------------------------------------------------
 
 
@@ -136,7 +160,12 @@ def _paths(redact: Iterable[str]) -> _Paths:
 
 def _below(paths: _Paths, name: str) -> _Paths:
     """What is left of those paths that go through `name`; `()` among it: redact all of it."""
-    return frozenset(path[1:] for path in paths if path[:1] == (name,)) if paths else paths
+    return frozenset(path[1:] for path in paths if path[:1] in ((name,), (ANY,))) if paths else paths
+
+
+def _in_item(paths: _Paths, position: str) -> _Paths:
+    """What paths say of an item of a list: they need not name its position."""
+    return paths | _below(paths, position) if paths else paths
 
 
 def _parts(value: object) -> dict[str, object] | None:
@@ -170,25 +199,6 @@ def _items(value: object) -> list[object] | None:
     return None
 
 
-def _redacted(value: object, paths: _Paths, depth: int) -> Iterator[object]:
-    """The values at the end of each path."""
-    if () in paths:
-        yield value
-    elif paths and depth < _DEPTH:
-        parts = _parts(value)
-        items = _items(value)
-        if parts is not None:
-            for name, part in parts.items():
-                yield from _redacted(part, _below(paths, name), depth + 1)
-        elif items is not None:
-            for item in items:
-                yield from _redacted(item, paths, depth + 1)
-        else:
-            yield value
-            for path in paths:
-                yield from _redacted(_attribute(value, path[0]), frozenset([path[1:]]), depth + 1)
-
-
 def _attribute(value: object, name: str) -> object:
     try:
         return getattr(value, name, None)
@@ -196,28 +206,63 @@ def _attribute(value: object, name: str) -> object:
         return None
 
 
-def _texts(value: object, depth: int) -> Iterator[str]:
-    """All texts in a value, and numbers and other leaves as text."""
-    if value is None or isinstance(value, bool) or depth > _DEPTH:
-        return
-    if isinstance(value, str):
-        yield str.__str__(value)  # a subclass may have methods of its own
-        return
-    parts = _parts(value)
-    inside = _items(value) if parts is None else parts.values()
-    if inside is not None:
-        for item in inside:
-            yield from _texts(item, depth + 1)
-        return
-    if isinstance(value, (bytes, bytearray)):
-        yield bytes(value).decode("utf-8", "replace")
-        yield repr(bytes(value))[2:-1]
-        return
-    for write in (str, repr):
-        try:
-            yield str.__str__(write(value))
-        except Exception:  # the user's code
-            continue
+class _TooMany(Exception):
+    """There is more to mask than can be looked for."""
+
+
+class _Search:
+    """Finds the texts at the ends of paths. Raises `_TooMany`."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_PARTS
+
+    def redacted(self, value: object, paths: _Paths, depth: int) -> Iterator[object]:
+        """The values at the end of each path."""
+        self.look()
+        if () in paths:
+            yield value
+        elif paths and depth < _DEPTH:
+            parts = _parts(value)
+            items = _items(value)
+            if parts is not None:
+                for name, part in parts.items():
+                    yield from self.redacted(part, _below(paths, name), depth + 1)
+            elif items is not None:
+                for position, item in enumerate(items):
+                    yield from self.redacted(item, _in_item(paths, str(position)), depth + 1)
+            else:
+                yield value
+                for path in paths:
+                    yield from self.redacted(_attribute(value, path[0]), frozenset([path[1:]]), depth + 1)
+
+    def texts(self, value: object, depth: int) -> Iterator[str]:
+        """All texts in a value, and numbers and other leaves as text."""
+        self.look()
+        if value is None or isinstance(value, bool) or depth > _DEPTH:
+            return
+        if isinstance(value, str):
+            yield str.__str__(value)  # a subclass may have methods of its own
+            return
+        parts = _parts(value)
+        inside = _items(value) if parts is None else parts.values()
+        if inside is not None:
+            for item in inside:
+                yield from self.texts(item, depth + 1)
+            return
+        if isinstance(value, (bytes, bytearray)):
+            yield bytes(value).decode("utf-8", "replace")
+            yield repr(bytes(value))[2:-1]
+            return
+        for write in (str, repr):
+            try:
+                yield str.__str__(write(value))
+            except Exception:  # the user's code
+                continue
+
+    def look(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise _TooMany
 
 
 def _spellings(text: str) -> Iterator[str]:
@@ -248,8 +293,10 @@ class _Preview:
             return self.spend(REDACTED)
         parts = _parts(value)
         items = _items(value)
-        if (parts is not None or items is not None) and depth > _DEPTH:
-            return self.spend(f"[{type(value).__qualname__} nested too deep]")
+        if parts is not None or items is not None:
+            if depth > _DEPTH:
+                return self.spend(f"[{type(value).__qualname__} nested too deep]")
+            self.left -= 4
         if parts is not None:
             return self.show_parts(parts, paths, depth)
         if items is not None:
@@ -275,11 +322,11 @@ class _Preview:
 
     def show_items(self, items: list[object], paths: _Paths, depth: int) -> object:
         shown: list[object] = []
-        for item in items:
+        for position, item in enumerate(items):
             if self.left <= 0:
                 shown.append(f"[{len(items) - len(shown)} more]")
                 break
-            shown.append(self.show(item, paths, depth + 1))
+            shown.append(self.show(item, _in_item(paths, str(position)), depth + 1))
         return shown
 
     def spend(self, text: str) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from jobguard.adapters.base import Replay
-from jobguard.letters import dead_again, entry_of, letter_in
+from jobguard.adapters.base import Delivery, Replay
+from jobguard.letters import Arguments, dead_again, entry_of, letter_in
 from jobguard.stores.base import Store
-from jobguard.stores.letters import DeadLetter, LetterQueue, LetterState, ReplayRecord
+from jobguard.stores.letters import DeadLetter, Kept, LetterQueue, LetterState, ReplayRecord
+from jobguard.task import Task
 
 KEPT_REPLAYS = 20
 """Replays that a letter tells of; older ones are only counted."""
@@ -22,7 +23,22 @@ SUCCEEDED, DUPLICATE, DISCARDED, ABORTED = "succeeded", "duplicate", "discarded"
 """Words for how a replay ends that is not to be run again, as `DeadLetter.resolution` has them."""
 
 
-replaying: ContextVar[Replay | None] = ContextVar("jobguard_replay", default=None)
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """A delivery whose task is being called.
+
+    Attributes:
+        delivery: of the job.
+        call: the job's arguments.
+        task: its function's guard, if it has one.
+    """
+
+    delivery: Delivery
+    call: Arguments
+    task: Task | None
+
+
+underway: ContextVar[Underway | None] = ContextVar("jobguard_underway", default=None)
 """Set by an adapter around the call of a task, for what a task writes down by itself."""
 
 
@@ -73,29 +89,37 @@ async def resolve(store: Store, queue: LetterQueue, replay: Replay, resolution: 
         if not is_due(letter, replay):
             return
         resolved = replace(replayed(letter, replay), state=LetterState.RESOLVED, resolution=resolution)
-        if await store.letters.replace(queue, entry_of(resolved, entry.revision)):
+        if await store.letters.replace(queue, entry_of(resolved, entry.revision)) is not None:
             return
 
 
-async def keep_again(store: Store, queue: LetterQueue, replay: Replay, letter: DeadLetter) -> None:
+async def keep_again(
+    store: Store,
+    queue: LetterQueue,
+    replay: Replay,
+    letter: DeadLetter,
+    *,
+    alert_over: int | None = None,
+) -> Kept | None:
     """Write down that a replay has ended badly: the same entry is dead again. May be repeated.
 
-    Where the letter has gone meanwhile, it is a new one.
+    Where the letter has gone meanwhile, it is a new one; where it does not wait for this replay, None.
 
     Args:
         store, queue: where the letter is.
         replay: which one.
         letter: as if the job had been a new one.
+        alert_over: as for `LetterStore.put`.
     """
     while True:
         entry = await store.letters.get(queue, replay.id)
         if entry is None:
             alone = replayed(replace(letter, id=replay.id), replay)
-            await store.letters.put(queue, entry_of(alone))
-            return
+            return await store.letters.put(queue, entry_of(alone), alert_over=alert_over)
         before = letter_in(entry)
         if not is_due(before, replay):
-            return
+            return None
         again = entry_of(dead_again(replayed(before, replay), letter), entry.revision)
-        if await store.letters.replace(queue, again, arrive=True):
-            return
+        kept = await store.letters.replace(queue, again, arrive=True, alert_over=alert_over)
+        if kept is not None:
+            return kept

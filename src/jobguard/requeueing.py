@@ -93,6 +93,8 @@ class Requeueing:
                     more = False
                 else:
                     batch.append(meant)
+            if batch and orders.rate is not None and not orders.dry_run:
+                await anyio.sleep(max(started + sent / orders.rate - time.monotonic(), 0))
             for outcome in await self._all(batch):
                 sent += outcome.status in (Status.REQUEUED, Status.WAITING, Status.WOULD)
                 if watches and outcome.status in (Status.REQUEUED, Status.WAITING):
@@ -106,8 +108,6 @@ class Requeueing:
                 canaries, started = 0, time.monotonic() - (sent / orders.rate if orders.rate else 0.0)
             elif more and watches:
                 await self._look(LOOKED_AT)
-            if more and orders.rate is not None:
-                await anyio.sleep(max(started + sent / orders.rate - time.monotonic(), 0))
 
     def _batch_size(self, canaries_left: int | None) -> int:
         most = AT_ONCE if canaries_left is None else min(AT_ONCE, canaries_left)

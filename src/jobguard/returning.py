@@ -204,7 +204,7 @@ class Returning:
         if orders.edit or letter.state is LetterState.REQUEUED:
             # Dead before its job is enqueued: a worker may be quicker than what is written after that.
             letter = replace(letter, state=LetterState.DEAD)
-            if not await self._store.letters.replace(self._queue, entry_of(letter, entry.revision)):
+            if await self._store.letters.replace(self._queue, entry_of(letter, entry.revision)) is None:
                 return None
             entry = entry._replace(revision=entry.revision + 1)
         assert via is not None
@@ -316,7 +316,8 @@ class Returning:
         why = "" if new else "its job is in its queue already"
         while True:
             requeued = replace(replayed(letter, replay, self._orders.by), state=LetterState.REQUEUED)
-            if await self._store.letters.replace(self._queue, entry_of(requeued, entry.revision)):
+            written = await self._store.letters.replace(self._queue, entry_of(requeued, entry.revision))
+            if written is not None:
                 return Requeued(entry.id, status, replay.job_id, why)
             again = await self._store.letters.get(self._queue, entry.id)
             if again is None:

@@ -119,7 +119,7 @@ def _follow_up(
 
 
 async def _keep(case: Case, letter: DeadLetter) -> Kept | None:
-    return await put(case.runtime.store, case.letter_queue, letter, case.delivery.replay)
+    return await put(case.runtime.store, case.letter_queue, letter, _policy(case), case.delivery.replay)
 
 
 def _policy(case: Case) -> DeadLettering:
@@ -129,7 +129,13 @@ def _policy(case: Case) -> DeadLettering:
 
 async def keep_letter(case: Case, letter: DeadLetter) -> None:
     """Keep the dead letter of a job that ended in an earlier run, trying as long as a lease lasts."""
-    await _persist(case, "put_letter", lambda: _keep(case, letter), State.DEAD_LETTER)
+
+    async def write() -> None:
+        kept = await _keep(case, letter)
+        if kept is not None:
+            await tell_and_trim(case.runtime, case.letter_queue, letter, _policy(case), kept)
+
+    await _persist(case, "put_letter", write, State.DEAD_LETTER)
 
 
 async def end_replay(case: Case, resolution: str) -> None:

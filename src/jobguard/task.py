@@ -24,28 +24,43 @@ class Task:
         plan: the same policies by kind.
         wrapper: the decorated function; `functools.wraps` copies `__jobguard__` onto foreign
             wrappers, so the guard counts only where `fn.__jobguard__.wrapper is fn`.
-        parameters: the names of its parameters; one that takes any number of values has a star.
+        parameters: the names of its parameters; those that take any number of values have their stars.
         takes_context: the first parameter is one that a queue or an object fills, and no argument of the job.
         make_key: from the call's arguments to its key; None without `@deduplicated`.
         plain_result: the type says that a duplicate is never returned.
     """
 
-    def __init__(self, fn: Body, policies: tuple[Policy, ...]) -> None:
+    def __init__(self, fn: Body, policies: tuple[Policy, ...], *, context: bool | None = None) -> None:
         self.fn = fn
         self.name: str = f"{module_name(fn.__module__)}.{fn.__qualname__}"
         self.policies: tuple[Policy, ...] = in_order(policies)
         self.plan: Policies = Policies.of(policies)
         self.wrapper: Body | None = None
         signature = inspect.signature(fn)
-        self.parameters: tuple[str, ...] = tuple(map(_shown_name, signature.parameters.values()))
-        self.takes_context: bool = takes_context(signature)
+        self.parameters: tuple[str, ...] = _names(signature)
+        self.takes_context: bool = takes_context(signature, context)
         deduplication = self.plan.deduplication
         self.make_key: Callable[[tuple[object, ...], Mapping[str, object]], Key] | None = None
         self.plain_result: bool = False
         if deduplication is not None:
-            self.make_key = compile_key(fn, key=deduplication.key, scope=deduplication.scope)
+            self.make_key = compile_key(fn, key=deduplication.key, scope=deduplication.scope, context=context)
             self.plain_result = deduplication.running != "skip" and deduplication.done != "skip"
         self._returns: object = _UNRESOLVED
+        self._given_context: Task | None = None
+
+    def given_context(self) -> Task:
+        """The same task, called by a queue that fills its first parameter, whatever that is named.
+
+        Raises:
+            InvalidValue: its key names that parameter.
+        """
+        if self.takes_context:
+            return self
+        if self._given_context is None:
+            task = Task(self.fn, self.policies, context=True)
+            task.wrapper = self.wrapper
+            self._given_context = task
+        return self._given_context
 
     @property
     def returns(self) -> object:
@@ -68,9 +83,24 @@ class Task:
         return f"<jobguard task {self.name} {list(self.policies)!r}>"
 
 
+def parameters_of(fn: Callable[..., object]) -> tuple[str, ...]:
+    """The names of a function's parameters, as a task has them; none where nobody can say."""
+    try:
+        return _names(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return ()
+
+
+def _names(signature: inspect.Signature) -> tuple[str, ...]:
+    return tuple(map(_shown_name, signature.parameters.values()))
+
+
+_STARS: Mapping[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
 def _shown_name(parameter: inspect.Parameter) -> str:
-    """A parameter's name; one that takes any number of values has a star, as in a signature."""
-    return f"*{parameter.name}" if parameter.kind is parameter.VAR_POSITIONAL else parameter.name
+    """A parameter's name; one that takes any number of values has its stars, as in a signature."""
+    return _STARS.get(parameter.kind, "") + parameter.name
 
 
 _UNRESOLVED = object()

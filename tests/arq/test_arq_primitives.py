@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from arq.connections import ArqRedis, RedisSettings
 
-from jobguard import JobGuard, primitives
-from jobguard.adapters.arq import create_pool
+from jobguard import Filter, JobGuard, dead_letter, primitives
+from jobguard.adapters.arq import ArqQueue, create_pool
+from jobguard.arguments import arguments_of
+from jobguard.codec import Codec
 from jobguard.errors import InvalidType, StoreUnavailable
 from jobguard.guard import delivering
 from jobguard.keeping import keep
@@ -21,10 +25,12 @@ from jobguard.primitives import (
     mark_job_as_processed,
     move_to_dead_letter_queue,
 )
+from jobguard.requeueing import Status
 from jobguard.stores import MemoryStore, RedisStore
 from jobguard.stores.base import State
 from jobguard.testing import EmbeddedValkey
 from tests.arq.harness import Bench, wait_until
+from tests.arq.inprocess import working
 
 pytestmark = pytest.mark.anyio
 NOT_A_RECORD = (b":dlq", b":served", b":sweep:arq:queue")
@@ -81,7 +87,9 @@ async def test_after_the_last_attempt_the_job_is_moved_and_its_error_goes_on(
     told = [(event["id"], event["reason"]) for event in bench.journal.entries("DeadLettered")]
     assert told == ([(letter.id, "moved")] if worker.endswith("Protected") else [])
     assert [attempt.attempt for attempt in letter.attempts] == [1, 2, 3]
-    assert letter.payload is not None
+    assert (letter.task, letter.payload_format) == (
+        ("classic", "json") if worker.endswith("Protected") else ("<unknown>", "opaque")
+    )
     [key] = [
         name async for name in bench.pool.scan_iter(match="jobguard:*") if not name.endswith(NOT_A_RECORD)
     ]
@@ -92,6 +100,94 @@ async def test_after_the_last_attempt_the_job_is_moved_and_its_error_goes_on(
     later = await bench.enqueue("classic", "a", ["ok"])
     await bench.drain(worker)
     assert await bench.result(later) == "a by run 4"
+
+
+# --- what a letter says of its job -----------------------------------------------------------
+
+FAILS = ["fail", "fail", "fail"]
+
+
+async def requeue(bench: Bench) -> None:
+    report = await bench.guard.dead_letters().requeue(Filter(), via=ArqQueue(bench.pool))
+    assert [outcome.status for outcome in report.outcomes] == [Status.REQUEUED]
+
+
+async def test_the_letter_of_a_protected_worker_can_be_run_again(bench: Bench) -> None:
+    """It has the task's name and its arguments, as that of a decorated task has."""
+    await bench.enqueue("classic", "a", script=[*FAILS, "ok"])
+    await bench.drain("classic.Protected")
+    letter = await bench.letter()
+    assert (letter.task, letter.payload_format) == ("classic", "json")
+    assert arguments_of(letter, Codec()) == {"label": "a", "script": [*FAILS, "ok"]}
+    assert json.loads(letter.preview) == {
+        "label": "a",
+        "script": [*FAILS, "ok"],
+        "job_key": "classic:a",
+    }
+    await requeue(bench)
+    await bench.drain("classic.Protected")
+    assert len(bench.journal.runs("a")) == 4
+    resolved = await bench.guard.dead_letters().get(letter.id)
+    assert resolved is not None
+    assert resolved.resolution == "succeeded"
+
+
+@pytest.mark.parametrize(("kind", "form"), [(list, "json"), (deque, "opaque")])
+async def test_a_job_that_is_moved_again_after_its_letter_has_gone_can_be_run_again(
+    bench: Bench, kind: type[Any], form: str
+) -> None:
+    """The new letter has what the first one had, and not the form in which that came back."""
+    await bench.enqueue("classic", "a", kind(FAILS * 2 + ["ok"]))
+    await bench.drain("classic.Protected")
+    first = await bench.letter()
+    await requeue(bench)
+    await bench.guard.dead_letters().remove(first.id)
+    await bench.drain("classic.Protected")
+    again = await bench.letter()
+    assert (again.task, again.payload_format, again.payload) == ("classic", form, first.payload)
+    await requeue(bench)
+    await bench.drain("classic.Protected")
+    assert len(bench.journal.runs("a")) == 7
+    assert await bench.letters() == []
+
+
+async def test_what_the_task_wants_of_its_letters_holds_for_a_moved_one(
+    bench: Bench, valkey: EmbeddedValkey
+) -> None:
+    """`redact` masks its texts and details, and `payload=False` keeps no arguments."""
+
+    @dead_letter(redact=("pin",), payload=False)
+    async def careful(ctx: dict[Any, Any], pin: str) -> None:
+        await move_to_dead_letter_queue(ctx, "k", ValueError(f"no card {pin}"), told=f"{pin} was typed")
+
+    await bench.enqueue("task", "open sesame")
+    async with working(valkey, careful):
+        letter = await bench.letter()
+    assert (letter.task, letter.payload_format) == ("task", "none")
+    assert "open sesame" not in repr(letter)
+    assert json.loads(letter.preview) == {
+        "pin": "[redacted]",
+        "job_key": "k",
+        "told": "[redacted] was typed",
+    }
+
+
+@pytest.mark.parametrize(("given", "told"), [({"task": "send"}, "send"), ({}, "<unknown>")])
+async def test_a_bare_worker_is_told_the_task_of_a_moved_job(
+    bench: Bench, given: dict[str, Any], told: str
+) -> None:
+    """It hands no name to its tasks."""
+    await move_to_dead_letter_queue(context(bench, "one"), "k", ValueError(), **given)
+    assert (await bench.letter()).task == told
+
+
+async def test_a_task_is_named_by_text(bench: Bench) -> None:
+    """The function itself is what its queue does not know."""
+    with pytest.raises(
+        InvalidType, match="task must be the name that the task is enqueued by, not <function"
+    ):
+        await move_to_dead_letter_queue(context(bench, "one"), "k", ValueError(), task=cast(str, context))
+    assert await bench.letters() == []
 
 
 def context(at: Bench | ArqRedis, job_id: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +15,13 @@ from jobguard.errors import ConfigurationError
 from tests.arq.harness import Bench
 
 pytestmark = pytest.mark.anyio
+
+
+async def doubled(ctx: object, number: int) -> int:
+    return 2 * number
+
+
+def sync(ctx: object) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -57,6 +66,81 @@ async def test_a_wrong_setting_is_refused_where_it_is_written(
         make(*([{}] if called else []), **{name: value})
     assert name in str(caught.value)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"redis_settings": "redis://:secret@host"},
+            ["redis_settings", "str", "RedisSettings.from_dsn(url)"],
+        ),
+        ({"functions": [sync]}, ["functions", repr(sync), "async def", "to_thread"]),
+        ({"functions": [partial(doubled)]}, ["functions", "partial", "async def function that calls it"]),
+        ({"functions": doubled}, ["functions", repr(doubled), "list"]),
+        ({"functions": None}, ["functions", "None", "list"]),
+    ],
+    ids=["url", "sync", "partial", "function", "None"],
+)
+@pytest.mark.parametrize(
+    "make", [dict, lambda given: type("WorkerSettings", (), given)], ids=["dict", "class"]
+)
+async def test_wrong_worker_settings_are_refused_by_name(
+    make: Callable[[dict[str, object]], Any], settings: dict[str, object], told: list[str]
+) -> None:
+    """Before ARQ stumbles over them; a URL is not shown, since it has a password."""
+    with pytest.raises(ConfigurationError) as caught:
+        protect(make({"functions": [doubled], **settings}))
+    assert "secret" not in str(caught.value)
+    for word in told:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_job", "max_jobs"),
+        ("functionz", "functions"),
+        ("max_retries", "max_tries"),
+        ("job_timout", "job_timeout"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make", [dict, lambda given: type("WorkerSettings", (), given)], ids=["dict", "class"]
+)
+async def test_a_misspelt_worker_setting_is_warned_of(
+    make: Callable[[dict[str, object]], Any], name: str, meant: str
+) -> None:
+    """ARQ ignores it without a word."""
+    with pytest.warns(UserWarning, match=rf"sets {name}, .* if {meant} is meant, rename it"):
+        protect(make({name: 1}))
+
+
+async def test_attributes_of_ones_own_are_not_warned_of() -> None:
+    """Also one much like a setting that is there too, and those that a protected class has already."""
+
+    @protect
+    class WorkerSettings:
+        functions = (doubled,)
+        queue_name = "orders"
+        queue_names = ("orders", "mails")
+        redis_url = "redis://host"
+        retries = 3
+        timeout = 10
+
+        def helper(self) -> None: ...
+
+    class Subclass(WorkerSettings):
+        max_jobs = 3
+
+    protect(Subclass)
+
+
+async def test_a_lease_too_small_for_a_worker_is_refused() -> None:
+    """The least is said, and why."""
+    with pytest.raises(ConfigurationError, match=r"lease must be at least 1 s, not 0\.5: it is renewed"):
+        protect({"functions": [doubled]}, lease=0.5)
+    protect({"functions": [doubled]}, lease=1)
 
 
 async def test_defaults_may_redact_what_not_every_function_has() -> None:

@@ -262,6 +262,7 @@ async def test_a_burst_ends_with_its_last_job(bench: Bench) -> None:
         ("nowhere.WorkerSettings", "nowhere"),
         ("supervised.Unprotected", "is not protected"),
         ("supervised.note_shutdown", "not a class or a dict"),
+        ("with_url.WorkerSettings", "redis_settings must be RedisSettings"),
     ],
 )
 async def test_settings_that_cannot_be_used_end_with_78(bench: Bench, module: str, said: str) -> None:

@@ -47,6 +47,13 @@ def test_every_command_has_help_with_an_example(
     assert f"Example: jobguard {' '.join(command)}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("alias", "name"), [("ls", "list"), ("rm", "remove")])
+def test_a_short_name_has_the_same_help(alias: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the example of the whole name."""
+    assert run(["dlq", alias, "--help"]) == 0
+    assert f"Example: jobguard dlq {name} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_takes_the_common_options(
     command: tuple[str, str], capsys: pytest.CaptureFixture[str]
@@ -238,7 +245,9 @@ def test_tells_of_a_key_and_forgets_it(desk: Desk) -> None:
     assert "would forget that it has succeeded" in desk("job", "forget", key, "--dry-run").out
     forgotten = {"key": key, "dry_run": False, "forgotten": True}
     assert desk("job", "forget", key, "--yes", "--json").json == forgotten
-    assert desk("job", "get", key).code == 3
+    unknown = desk("job", "get", key, "--json")
+    assert (unknown.code, unknown.json) == (3, None)
+    assert desk("job", "get", key, "--jsonl").out == ""
 
 
 @pytest.mark.parametrize("options", [(), ("--yes",), ("--dry-run",)], ids=str)
@@ -247,6 +256,12 @@ def test_a_key_that_is_not_known_cannot_be_forgotten(desk: Desk, options: tuple[
     ended = desk("job", "forget", "k", *options)
     assert (ended.code, ended.err.count("\n")) == (3, 1)
     assert "nothing is known of key 'k'" in ended.err
+    rehearsed = "--dry-run" in options
+    assert desk("job", "forget", "k", *options, "--json").json == {
+        "key": "k",
+        "dry_run": rehearsed,
+        "forgotten": False,
+    }
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 3), (b"n\n", 5, 0), (b"\x04", 130, 0)])

@@ -33,8 +33,24 @@ def test_removes_by_key(desk: Desk) -> None:
     """A deduplication key is as good as an id; to name a letter twice is to name it once."""
     letter = arq_letter(1, key="k" * 32)
     desk.keep(letter, arq_letter(2))
-    assert desk("dlq", "remove", "k" * 32, letter.id, "--yes", "--json").json["removed"] == 1
+    both = ("dlq", "remove", "k" * 32, letter.id)
+    rehearsed = desk(*both, "--dry-run", "--json")
+    assert (rehearsed.code, rehearsed.json["found"], rehearsed.json["missing"]) == (0, 1, [])
+    _, shown = desk.at_terminal(*both, until=ASKED, answer=b"n\n")
+    assert "Remove 1 letter of" in shown
+    ended = desk(*both, "--yes", "--json")
+    assert (ended.code, ended.json["found"], ended.json["removed"], ended.json["missing"]) == (0, 1, 1, [])
     assert ids_in(desk) == [arq_letter(2).id]
+
+
+def test_removes_the_letter_of_a_key_that_it_has_shown(desk: Desk) -> None:
+    """One that comes with the same key while the question stands stays."""
+    shown, late = arq_letter(1, key="k" * 32), arq_letter(2, key="k" * 32)
+    desk.keep(shown)
+    code, text = desk.at_terminal(
+        "dlq", "remove", "k" * 32, until=ASKED, answer=b"y\n", meanwhile=lambda: desk.keep(late)
+    )
+    assert (code, ids_in(desk)) == (0, [late.id]), text
 
 
 def test_removes_what_a_filter_means(desk: Desk) -> None:
@@ -138,6 +154,23 @@ def test_clears_a_queue(desk: Desk) -> None:
         ("default", 0),
         ("other", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("remove", "state=all"), 0),
+        (("remove", UNKNOWN), 3),
+        (("clear",), 0),
+        (("prune", "--keep", "5"), 0),
+        (("requeue", "state=all"), 0),
+    ],
+)
+def test_where_nothing_is_meant_programs_are_told_so(desk: Desk, command: tuple[str, ...], code: int) -> None:
+    """At a terminal too, and though nobody is asked, the output is one object."""
+    ended, shown = desk.at_terminal("dlq", *command, "--json", until=b"never", answer=b"")
+    [found] = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert (ended, found["queue"], found.get("removed", 0)) == (code, "default", 0), shown
 
 
 @pytest.mark.parametrize("command", [("remove", "state=all"), ("clear",), ("prune", "--keep", "5")])

@@ -65,10 +65,11 @@ def test_requeues_what_is_named(desk: Desk, arq_queue: str) -> None:
 
 
 def test_requeues_by_key(desk: Desk, arq_queue: str) -> None:
-    """A deduplication key is as good as an id."""
+    """A deduplication key is as good as an id; to name a letter twice is to name it once."""
     (letter,) = letters(arq_queue, 1, key="k" * 32)
     desk.keep(letter)
-    assert desk("dlq", "requeue", "k" * 32).code == 0
+    ended = desk("dlq", "requeue", "k" * 32, letter.id)
+    assert (ended.code, ended.err) == (0, "1 requeued\n")
     assert jobs_in(desk, arq_queue) == [job_of(desk, letter)]
 
 

@@ -138,12 +138,24 @@ class LetterProxy:
         self._proxy = proxy
         self._letters = proxy.store.letters
 
-    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
-        return await self._proxy.pass_on("put_letter", lambda: self._letters.put(queue, entry, arrival))
-
-    async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
+    async def put(
+        self,
+        queue: LetterQueue,
+        entry: Entry,
+        arrival: int | None = None,
+        *,
+        alert_over: int | None = None,
+    ) -> Kept:
         return await self._proxy.pass_on(
-            "replace_letter", lambda: self._letters.replace(queue, entry, arrive=arrive)
+            "put_letter", lambda: self._letters.put(queue, entry, arrival, alert_over=alert_over)
+        )
+
+    async def replace(
+        self, queue: LetterQueue, entry: Entry, *, arrive: bool = False, alert_over: int | None = None
+    ) -> Kept | None:
+        return await self._proxy.pass_on(
+            "replace_letter",
+            lambda: self._letters.replace(queue, entry, arrive=arrive, alert_over=alert_over),
         )
 
     async def get(self, queue: LetterQueue, id: str) -> Entry | None:

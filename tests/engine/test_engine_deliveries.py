@@ -30,6 +30,7 @@ from jobguard.events import (
     Deferred,
     DuplicateReplayed,
     Interrupted,
+    NewFingerprint,
     OutcomeLost,
     Succeeded,
     TakenOver,
@@ -313,8 +314,10 @@ async def test_a_job_that_is_a_dead_letter_already_has_one_letter(guard: JobGuar
     assert await guard.dead_letters().count() == 1
 
 
-async def test_a_letter_that_was_recorded_but_not_kept_is_kept_on_redelivery(bench: Bench) -> None:
-    """The process ended between the two writes: the letter is made good from the record."""
+async def test_a_letter_that_was_recorded_but_not_kept_is_kept_on_redelivery(
+    bench: Bench, events: Events
+) -> None:
+    """The process ended between the two writes: the letter is made good from the record, and is told of."""
 
     @deduplicated
     @dead_letter
@@ -334,6 +337,7 @@ async def test_a_letter_that_was_recorded_but_not_kept_is_kept_on_redelivery(ben
             await job()
         (letter,) = (await guard.dead_letters().list()).entries
     assert letter.error_message == "no"
+    assert events.only(NewFingerprint).id == letter.id
 
 
 async def test_a_fallback_answers_for_a_job_that_has_failed_already() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -26,7 +27,7 @@ from jobguard import (
     time_limit,
 )
 from jobguard.errors import CrashLimitExceeded, RetriesExhausted
-from jobguard.events import DeadLettered, Failed, RetryScheduled, Snoozed
+from jobguard.events import DeadLettered, Failed, RetryScheduled, SettingIgnored, Snoozed
 from jobguard.stores.base import State
 from tests.engine.harness import Bench, Events, Gate, started
 
@@ -267,6 +268,24 @@ async def test_retry_after_is_bounded(events: Events) -> None:
 
     await task(1)
     assert events.only(RetryScheduled).delay == 0.003
+
+
+async def test_a_retry_after_whose_answer_is_of_no_use_is_an_event_each_time(events: Events) -> None:
+    """It names the function, what it answered and what is expected; the delay is the schedule's."""
+    body = Flaky(ValueError("1"), ValueError("2"))
+
+    def from_header(error: Exception) -> Any:
+        return str(error)
+
+    @retrying(attempts=3, backoff=AT_ONCE, retry_after=from_header)
+    async def task(x: int) -> int:
+        return body()
+
+    assert await task(1) == 3
+    assert [event.delay for event in events.of(RetryScheduled)] == [0, 0]
+    told = [(event.setting, event.function, event.problem) for event in events.of(SettingIgnored)]
+    expected = "it answered str where a finite number of seconds, a timedelta or None is expected"
+    assert told == [("retry_after", from_header.__qualname__, expected)] * 2
 
 
 # --- which errors --------------------------------------------------------------------------------

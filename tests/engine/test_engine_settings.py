@@ -125,6 +125,22 @@ def test_a_setting_by_position_is_refused_with_how_it_goes() -> None:
     assert "not 3; settings go by keyword, @retrying(setting=...)" in message
 
 
+def test_a_bare_time_limit_is_refused() -> None:
+    """It has no default."""
+    assert "write @time_limit(30)" in refused(lambda: limit(task))
+
+
+@pytest.mark.parametrize("above", [deduplicate, retry, retry(attempts=2), letter, limit(1)], ids=str)
+def test_a_bare_fallback_is_noticed_by_the_decorator_above(above: Any) -> None:
+    """It takes the function for its answer, so that there is none to decorate."""
+    assert "write @fallback(value)" in refused(lambda: above(fall_back(task)))
+
+
+def test_a_bare_fallback_on_top_is_noticed_by_the_first_call() -> None:
+    """What the task was to get is taken for a function to decorate."""
+    assert "write @fallback(value)" in refused(lambda: fall_back(task)("m1"))
+
+
 @pytest.mark.parametrize(
     ("name", "decorator"),
     [
@@ -269,6 +285,21 @@ def test_a_wrong_fixed_delay_is_refused(make: Any, value: object) -> None:
     """Zero is allowed: at once."""
     assert repr(value) in refused(lambda: make(value))
     make(0)
+
+
+@pytest.mark.parametrize("value", ["fast", [1, -2], (30, 60), {1: 30}, None], ids=repr)
+def test_a_backoff_that_is_none_is_answered_with_what_one_is(value: object) -> None:
+    """A schedule, a function or one delay."""
+    message = refused(lambda: retry(backoff=value))
+    assert message.startswith("backoff must be a schedule such as exponential(30, cap=600)")
+    assert repr(value) in message
+    assert ("lambda n: delays" in message) is isinstance(value, list | tuple)
+
+
+@pytest.mark.parametrize("make", [exponential, linear, fibonacci, constant])
+def test_what_makes_a_schedule_is_none(make: Any) -> None:
+    """`backoff=exponential` lacks its parentheses, and would answer schedules for seconds."""
+    assert f"write {make.__name__}(30)" in refused(lambda: retrying(backoff=make))
 
 
 @pytest.mark.parametrize("make", [exponential, linear, fibonacci])
@@ -508,7 +539,15 @@ def test_payload_is_true_or_false(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("codec", "x"), ("codec", 0), ("hooks", print), ("hooks", (1,)), ("hooks", 5), ("on_store_error", "x")],
+    [
+        ("codec", "x"),
+        ("codec", 0),
+        ("hooks", print),
+        ("hooks", (1,)),
+        ("hooks", 5),
+        ("lease", 0.049),
+        ("on_store_error", "x"),
+    ],
 )
 def test_a_wrong_setting_of_a_guard_is_refused(name: str, value: object) -> None:
     """When the guard is made, not when a job needs it."""

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 
 from examples.demo.accounts import JobRecord, Seen, draw_up
-from examples.demo.orders import SEND
+from examples.demo.orders import INCOMING, SEND
 from examples.demo.screen import Screen, plain, show
 
 
@@ -40,3 +40,16 @@ def test_accounts_that_do_not_balance_are_said_so(capsys: pytest.CaptureFixture[
     """In the last line."""
     show(draw_up([JobRecord("send.1", SEND, "note.1")], Seen([], [], []), [], [], {}, 1.0))
     assert "DO NOT BALANCE" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_number_of_accepted_jobs_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is larger than what was asked for, since tasks enqueue jobs too."""
+    jobs = [
+        JobRecord("incoming.1", INCOMING, "1", ended=True, success=True),
+        JobRecord("incoming.1.again", INCOMING, "1", ended=True, success=True, duplicate=True),
+        JobRecord("reply-1", SEND, "reply-1", ended=True, success=True),
+    ]
+    show(draw_up(jobs, Seen([], [], []), [], [], {}, 1.0, replies={"reply-1", "reply-2"}))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("accepted"))
+    assert line.split(maxsplit=2)[1] == "2"
+    assert "2 ordered, 1 replies by tasks, less the duplicates" in line

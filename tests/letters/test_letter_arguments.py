@@ -115,10 +115,21 @@ def test_an_edit_changes_the_argument_that_it_names_and_no_other(call: Call) -> 
         assert bound(signature, (*ctx, *args), kwargs) == before | {name: NEW}
 
 
-def test_an_argument_that_was_not_given_cannot_be_edited() -> None:
-    """Also one that is to be named, behind those of any number: there is nothing in its place."""
-    with pytest.raises(NotEditable, match="there is no argument 'k0'; the arguments are: 'p0', 'rest'"):
-        edited(letter_of(*AFTER_REST), {"k0": True}, CODEC, "me")
+@given(calls())
+@example(AFTER_REST)
+def test_an_argument_that_was_left_out_is_added_by_its_name(call: Call) -> None:
+    """Also one behind those of any number; the function is called with it, and all else as it was."""
+    signature, given_args, _ = call
+    kept = letter_of(*call)
+    before = bound(*call)
+    ctx = ("ctx",) if "ctx" in signature.parameters and given_args else ()
+    for name, parameter in signature.parameters.items():
+        named = parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        if named and name != "ctx" and name not in before:
+            payload = edited(kept, {name: NEW}, CODEC, "me").payload
+            assert payload is not None
+            args, kwargs = unpack_arguments(payload, CODEC)
+            assert bound(signature, (*ctx, *args), kwargs) == before | {name: NEW}
 
 
 def test_a_filter_finds_arguments_of_any_number_before_named_ones() -> None:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from jobguard import DeadLetterQueue
-from jobguard.arguments import arguments_of
+from jobguard.arguments import arguments_of, value_at
 from jobguard.codec import Codec
 from jobguard.errors import InvalidValue, LetterRefused
 from jobguard.stores.letters import LetterQueue, LetterState
@@ -101,6 +101,57 @@ async def test_a_path_that_leads_to_no_argument_is_refused(
     assert await letters.get("a") == call()
 
 
+async def test_an_argument_that_the_call_left_out_is_added(letters: DeadLetterQueue) -> None:
+    """By its name, which the letter knows of the task's own; the default is told as nothing."""
+    await keep(letters, letter(args=("Ada",), parameters=("to", "text", "*rest", "subject")))
+    edited = await letters.edit("a", {"subject": "hi", "text": {"de": "hallo"}, "text.de": "servus"})
+    assert edited is not None
+    assert await arguments(letters) == {"to": "Ada", "subject": "hi", "text": {"de": "servus"}}
+    told = [(each.path, each.before, each.after) for each in edited.edits]
+    assert told[:2] == [("subject", "", '"hi"'), ("text", "", '{"de":"hallo"}')]
+    assert json.loads(edited.preview) == await arguments(letters)
+
+
+async def test_a_task_that_takes_any_names_may_be_given_another(letters: DeadLetterQueue) -> None:
+    """Nobody can tell which it knows."""
+    await keep(letters, letter(args=("Ada",), parameters=("to", "*rest", "**options")))
+    assert await letters.edit("a", {"subject": "hi"}) is not None
+    assert await arguments(letters) == {"to": "Ada", "subject": "hi"}
+    with pytest.raises(LetterRefused, match="no argument 'sub-ject'"):
+        await letters.edit("a", {"sub-ject": 1})
+
+
+async def test_a_left_out_argument_that_is_redacted_is_added_unseen(letters: DeadLetterQueue) -> None:
+    """As where it was there."""
+    await keep(letters, letter(args=("Ada",), parameters=("to", "pin"), redact=("pin",)))
+    edited = await letters.edit("a", {"pin": "4711"})
+    assert edited is not None
+    assert (edited.edits[0].before, json.loads(edited.edits[0].after)) == ("", "[redacted]")
+    assert "4711" not in edited.preview
+
+
+@pytest.mark.parametrize("path", ["rest", "text.de", "texts", "*rest"])
+async def test_what_is_no_parameter_that_takes_one_value_is_not_added(
+    letters: DeadLetterQueue, path: str
+) -> None:
+    """A slip of the pen would go unnoticed until the job has died again; the message says what could be."""
+    await keep(letters, letter(args=("Ada",), parameters=("to", "text", "*rest")))
+    with pytest.raises(LetterRefused, match=r"are: 'to'; left out, and may be added: 'text'; positions"):
+        await letters.edit("a", {path: 1})
+
+
+@pytest.mark.parametrize("position", ["-1", "+0", "0_0", "00", " 0", "\u0660", "\u00b2", "9" * 5000])
+async def test_a_position_has_one_spelling(letters: DeadLetterQueue, position: str) -> None:
+    """Python reads more as a number, and redaction would not know it again: a PIN of two digits was told."""
+    kept = letter(args=([{"pin": 77}],), parameters=("cards",), redact=("cards.pin",))
+    await keep(letters, kept)
+    with pytest.raises(LetterRefused, match=r"no argument .*; positions in lists are 0, 1, 2 …"):
+        await letters.edit("a", {f"cards.{position}.pin": 88})
+    with pytest.raises(LookupError):
+        value_at(arguments_of(kept, Codec()), f"cards.{position}.pin")
+    assert await letters.get("a") == kept
+
+
 @pytest.mark.parametrize("path", ["", "a..b", ".", 5])
 async def test_what_is_no_path_is_a_mistake_of_the_caller(letters: DeadLetterQueue, path: Any) -> None:
     """Of whichever letter it was meant."""
@@ -138,11 +189,16 @@ async def test_a_value_that_has_no_form_is_refused(letters: DeadLetterQueue) -> 
     assert await letters.get("a") == call()
 
 
-@pytest.mark.parametrize("state", [LetterState.REQUEUED, LetterState.RESOLVED])
-async def test_only_what_is_dead_can_be_edited(letters: DeadLetterQueue, state: LetterState) -> None:
-    """A job that is on its way has its arguments already."""
+@pytest.mark.parametrize(
+    ("state", "cure"),
+    [(LetterState.REQUEUED, r".*if that was lost, .*requeue\(edit"), (LetterState.RESOLVED, "")],
+)
+async def test_only_what_is_dead_can_be_edited(
+    letters: DeadLetterQueue, state: LetterState, cure: str
+) -> None:
+    """A job that is on its way has its arguments already; the message says what to do where it was lost."""
     await keep(letters, call(state=state))
-    with pytest.raises(LetterRefused, match=f"it is {state}, and only what is dead can be edited"):
+    with pytest.raises(LetterRefused, match=f"it is {state}, and only what is dead can be edited{cure}"):
         await letters.edit("a", {"to": "Bob"})
 
 
@@ -191,6 +247,9 @@ async def test_an_edit_tells_who_made_it_and_when(letters: DeadLetterQueue) -> N
         ("rest_of.phone", "rest_of", {"phone": "secret"}),
         ("rest_of", "rest_of.phone", "secret"),
         ("items.price", "items.0.price", "secret"),
+        ("items.0.price", "items.0.price", "secret"),
+        ("items.*.price", "items.0.price", "secret"),
+        ("*.phone", "rest_of.phone", "secret"),
     ],
 )
 async def test_what_is_redacted_is_masked_in_the_edit_and_the_preview(

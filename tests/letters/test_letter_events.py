@@ -11,7 +11,7 @@ from jobguard import DeadLetterQueue, dead_letter
 from jobguard.adapters.rerun import LocalQueue
 from jobguard.errors import InvalidValue
 from jobguard.events import DeadLettered, NewFingerprint, QueueGrew
-from tests.engine.harness import Bench, Events
+from tests.engine.harness import Bench, Events, Fault, Gate, reply_lost, sent_twice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("guard")]
 
@@ -98,6 +98,46 @@ async def test_a_queue_that_grows_is_told_once_on_the_way_up(
     for _ in range(3):
         await fail(task)
     assert len(events.of(QueueGrew)) == 2
+
+
+async def test_a_queue_that_grows_by_replays_is_told(
+    events: Events, letters: DeadLetterQueue, bench: Bench
+) -> None:
+    """Jobs that are run again and die again carry it past its bound as new ones do."""
+
+    gate, waits = Gate(), False
+
+    @dead_letter(alert_over=1)
+    async def task() -> None:
+        if waits:
+            await gate()
+        raise ValueError
+
+    await fail(task)
+    await fail(task)
+    waits = True
+    async with LocalQueue(bench.guard(), task) as via:
+        await letters.requeue(await ids(letters), via=via)
+        await gate.reached(2)
+        assert await letters.count() == 0
+        gate.open()
+    assert [each.dead for each in events.of(QueueGrew)] == [2, 2]
+
+
+@pytest.mark.parametrize("fault", [reply_lost, sent_twice])
+async def test_a_queue_that_grows_is_told_though_the_reply_was_lost(
+    events: Events, bench: Bench, fault: Fault
+) -> None:
+    """Written again, the letter is the one that carried the queue past its bound all the same."""
+
+    @dead_letter(alert_over=0)
+    async def task() -> None:
+        raise ValueError
+
+    bench.store.then("put_letter", fault)
+    await fail(task)
+    await fail(task)
+    assert events.only(QueueGrew).dead == 1
 
 
 async def test_the_first_letter_may_be_one_too_many(events: Events) -> None:

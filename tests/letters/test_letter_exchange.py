@@ -140,7 +140,9 @@ async def test_a_letter_that_dies_again_meanwhile_has_one_line(
 
     async def dies_again(forward: Forward) -> object:
         reply = await forward()
-        assert await store.letters.replace(queue, entry_of(letter(id, requeues=1), 1), arrive=True)
+        assert (
+            await store.letters.replace(queue, entry_of(letter(id, requeues=1), 1), arrive=True) is not None
+        )
         return reply
 
     store.then("page_letters", dies_again)

@@ -15,7 +15,7 @@ from jobguard import DeadLetterQueue, Filter, JobGuard, dead_letter, deduplicate
 from jobguard.adapters.rerun import LocalQueue
 from jobguard.errors import InvalidType
 from jobguard.requeueing import Orders, Status
-from tests.engine.harness import Events, Forward, StoreProxy
+from tests.engine.harness import PATIENCE, Events, Forward, StoreProxy
 from tests.letters.making import keep, letter
 from tests.letters.replaying import Recorder, World, fail, ids
 
@@ -173,6 +173,15 @@ async def test_too_many_failures_stop_the_rest(guard: JobGuard, letters: DeadLet
         report = await letters.requeue(Filter(), via=via, max_failure_rate=0.5, rate=400)
     assert "have failed again, more than 50%" in report.stopped
     assert 10 <= len(report.outcomes) < 130
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+async def test_a_rate_keeps_nobody_waiting_who_is_done(letters: DeadLetterQueue, limit: int | None) -> None:
+    """It says when the next letter may go, and there is none."""
+    await keep(letters, *map(letter, "a" if limit is None else "ab"))
+    with anyio.fail_after(PATIENCE):
+        report = await letters.requeue(Filter(), via=Recorder(), unserved=True, rate=0.001, limit=limit)
+    assert [each.status for each in report.outcomes] == [Status.REQUEUED]
 
 
 # --- as it happens ----------------------------------------------------------------------------------

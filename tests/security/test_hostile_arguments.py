@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobguard import JobGuard, dead_letter, deduplicated, fallback
-from jobguard.codec import Codec, preview, printable, redactor
-from jobguard.errors import JobGuardError, KeyNotEncodable, NotEncodable
+from jobguard.codec import LARGEST, Codec, preview, printable, redactor
+from jobguard.errors import EncodingTooLarge, JobGuardError, KeyNotEncodable, NotEncodable
 from jobguard.scalars import SCALARS
 from jobguard.stores import MemoryStore
 from tests.security.canary import NAME, nothing_runs, trap
@@ -270,3 +270,109 @@ def test_any_arguments_can_be_shown(args: list[object], redact: list[str]) -> No
     assert printable(shown) == shown
     assert len(shown) <= 300
     assert isinstance(redactor(args, {}, ("a", "b", "*rest"), redact)("text"), str)
+
+
+# --- few objects that come to endless ones once they are written out -----------------------------
+
+
+class Looks:
+    """How often a pair was looked into."""
+
+    count = 0
+
+
+@dataclass
+class Pair:
+    left: object
+    right: object
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "left":
+            Looks.count += 1
+        return super().__getattribute__(name)
+
+
+def doubled(make: Any, leaf: object = None) -> Any:
+    """Holds the same twice, which holds the same twice … thirty times."""
+    value = leaf
+    for _ in range(30):
+        value = make(value, value)
+    return value
+
+
+SHARED = {
+    "list": lambda left, right: [left, right],
+    "tuple": lambda left, right: (left, right),
+    "dict": lambda left, right: {"a": left, "b": right},
+    "dataclass": Pair,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Looks, "count", 0)
+
+
+@pytest.mark.parametrize("make", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("leaf", [None, (), "x" * 100_000], ids=["none", "empty", "text"])
+def test_a_key_of_what_has_no_end_is_refused_at_once(make: Any, leaf: object) -> None:
+    """Each object is looked into once (for that it is there, and for what it is), however often it is met."""
+
+    @deduplicated
+    async def task(value: object) -> None: ...
+
+    make_key = task.__jobguard__.make_key  # type: ignore[attr-defined]
+    with pytest.raises(KeyNotEncodable, match="is too large: with it, more than 16777216 bytes"):
+        make_key((doubled(make, leaf),), {})
+    assert Looks.count <= 2 * 30
+
+
+def test_an_object_that_is_met_twice_is_in_a_key_as_two_equal_ones_are() -> None:
+    """What is remembered of one is its value."""
+
+    @deduplicated
+    async def task(value: object) -> None: ...
+
+    make_key = task.__jobguard__.make_key  # type: ignore[attr-defined]
+    once = [1, {"a": (2,)}]
+    assert make_key(([once, once],), {}) == make_key(([[1, {"a": (2,)}], [1, {"a": (2,)}]],), {})
+    assert make_key(([once, once],), {}) != make_key(([once, [1, {"a": (3,)}]],), {})
+
+
+@pytest.mark.parametrize("make", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("leaf", [None, (), "x" * 100_000], ids=["none", "empty", "text"])
+def test_what_has_no_end_is_not_written(make: Any, leaf: object) -> None:
+    """No more of it than is ever kept."""
+    codec = Codec().register(Pair, "pair", lambda pair: [pair.left, pair.right], lambda parts: Pair(*parts))
+    with pytest.raises(EncodingTooLarge, match="is too large: with it, more than 262144 characters"):
+        codec.encode(doubled(make, leaf))
+    assert Looks.count <= LARGEST
+
+
+@pytest.mark.parametrize("make", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("leaf", [None, (), "secret"], ids=["none", "empty", "text"])
+def test_what_has_no_end_is_shown_from_its_beginning(make: Any, leaf: object) -> None:
+    """And where it is redacted, no text is shown that it might be in."""
+    value = doubled(make, leaf)
+    assert len(preview((value,), {}, ("value",), ())) <= 4096
+    assert redactor((value,), {}, ("value",), ("value",))("a secret") in ("[redacted]", "a [redacted]")
+    assert redactor((value,), {}, ("value",), ("value.no.such",))("a text") in ("[redacted]", "a text")
+    assert Looks.count <= 4 * 100_000
+
+
+@pytest.mark.parametrize("make", SHARED.values(), ids=SHARED)
+async def test_the_letter_of_a_job_with_such_an_argument_says_that_it_was_too_large(make: Any) -> None:
+    """It is written all the same."""
+
+    @dead_letter(redact=("value",))
+    async def task(value: object, to: str) -> None:
+        raise ValueError("no route")
+
+    guard = JobGuard(MemoryStore())
+    async with guard:
+        with pytest.raises(ValueError, match="no route"):
+            await task(doubled(make), "Ada")
+    [letter] = (await guard.dead_letters().list()).entries
+    # Without a codec for it, the class itself has no form.
+    assert letter.payload_format == ("none" if make is Pair else "too_large")
+    assert letter.error_message == "[redacted]"

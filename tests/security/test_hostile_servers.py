@@ -63,7 +63,7 @@ OPERATIONS: dict[str, Operation] = {
     "announce": (lambda store: store.announce("jobguard", ["send"], 60.0), _nothing),
     "served": (lambda store: store.served("jobguard", "send"), _is(bool)),
     "letters.put": (lambda store: store.letters.put(QUEUE, ENTRY), _is(Kept)),
-    "letters.replace": (lambda store: store.letters.replace(QUEUE, ENTRY), _is(bool)),
+    "letters.replace": (lambda store: store.letters.replace(QUEUE, ENTRY), _is(Kept, none=True)),
     "letters.get": (lambda store: store.letters.get(QUEUE, "a"), _is(Entry, none=True)),
     "letters.find": (lambda store: store.letters.find(QUEUE, "key"), _is(Entry, none=True)),
     "letters.page": (lambda store: store.letters.page(QUEUE, LetterQuery(), 5), _is(LetterPage)),

@@ -64,7 +64,8 @@ class Wire:
         for writer in self._open:
             writer.close()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, stuck = await asyncio.wait(self._tasks, timeout=20)
+            assert not stuck, f"these connections do not end: {stuck}"
         if self._path.is_socket():
             self._path.unlink()
 
@@ -72,8 +73,9 @@ class Wire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._open.add(to_client)  # at once: whoever closes the wire now cuts this one too
         server, to_server = await asyncio.open_unix_connection(self._server_path)
-        self._open |= {to_client, to_server}
+        self._open.add(to_server)
         self.connections += 1
         asked = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from jobguard.stores.letters import Dimension, Entry, LetterQuery, LetterState, Tally
+from jobguard.stores.letters import Dimension, Entry, Kept, LetterQuery, LetterState, Tally
 
 STEM = "{machine:dlq:q}:"
 
@@ -17,8 +17,11 @@ class Model:
         self.keys: dict[str, str] = {}
         self.last = -1
         self.evicted = 0
+        self.told = 0
+        self.teller = ""
 
     def write(self, entry: Entry) -> None:
+        self.told = min(self.told, self.dead)
         self.drop(entry.id)
         self.entries[entry.id] = entry
         self.last = max(self.last, entry.arrival)
@@ -28,6 +31,21 @@ class Model:
     def drop(self, id: str) -> None:
         self.entries.pop(id, None)
         self.keys = {key: holder for key, holder in self.keys.items() if holder != id}
+
+    @property
+    def dead(self) -> int:
+        return len(self.meeting(LetterQuery()))
+
+    def kept(self, id: str, new: bool, alert_over: int | None) -> Kept:
+        """What is told of an entry that has just been written, maybe once more."""
+        entry, dead, grew = self.entries[id], self.dead, False
+        if entry.state is LetterState.DEAD and alert_over is not None and alert_over < dead:
+            write = f"{entry.revision} {id}"
+            if self.told <= alert_over:
+                self.told, self.teller = dead, write
+            grew = self.teller == write
+        same = self.meeting(LetterQuery(LetterState.DEAD, fingerprint=entry.fingerprint))
+        return Kept(new, dead, entry.state is LetterState.DEAD and len(same) == 1, grew)
 
     def meeting(self, query: LetterQuery) -> list[Entry]:
         """Oldest first."""
@@ -65,8 +83,9 @@ class Model:
             index(name, value, count)
         info = {"last": self.last} if self.last >= 0 else {}
         info |= {"evicted": self.evicted} if self.evicted else {}
+        told = {"told": self.told, "teller": self.teller} if self.teller else {}
         hashes: dict[str, object] = {
-            "info": {name: str(number) for name, number in info.items()},
+            "info": {name: str(value) for name, value in (info | told).items()},
             "keys": self.keys,
             "entries": set(self.entries),
         }

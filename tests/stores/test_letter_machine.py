@@ -54,6 +54,7 @@ AHEAD = 10**9
 ids = st.sampled_from("abcdef")
 places = st.integers(0, 5)
 states = st.sampled_from(LetterState)
+bounds = st.sampled_from((None, 0, 1, 3))
 texts = st.builds(
     Entry,
     ids,
@@ -83,6 +84,7 @@ class LetterMachine(RuleBasedStateMachine):
         self._queries = [each for each in QUERIES if thorough or len(each.dimensions) < 2]
         self.letters = self._store.letters
         self.model = Model()
+        self.alert_over: int | None = None
         self.change: tuple[Entry, bool] | None = None
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
@@ -99,14 +101,15 @@ class LetterMachine(RuleBasedStateMachine):
 
     # Changes
 
-    @initialize(entries=st.lists(texts, max_size=6))
-    def begin(self, entries: list[Entry]) -> None:
+    @initialize(entries=st.lists(texts, max_size=6), alert_over=bounds)
+    def begin(self, entries: list[Entry], alert_over: int | None) -> None:
         for entry in entries:
             self.put(entry)
+        self.alert_over = alert_over
 
     @rule(entry=texts)
     def put(self, entry: Entry) -> None:
-        self.kept(entry, self.run(self.letters.put(QUEUE, entry)))
+        self.kept(entry, self.run(self.letters.put(QUEUE, entry, alert_over=self.alert_over)))
 
     @rule(entry=texts, arrival=st.integers(0, 4), ahead=st.booleans())
     def bring(self, entry: Entry, arrival: int, ahead: bool) -> None:
@@ -114,7 +117,9 @@ class LetterMachine(RuleBasedStateMachine):
             arrival += self.run(self.letters.totals(QUEUE)).now + AHEAD
         taken = {each.arrival for each in self.model.entries.values()}
         new = entry.id not in self.model.entries
-        self.kept(entry, self.run(self.letters.put(QUEUE, entry, arrival)), later=False)
+        self.kept(
+            entry, self.run(self.letters.put(QUEUE, entry, arrival, alert_over=self.alert_over)), later=False
+        )
         if new:
             free = next(at for at in range(arrival, arrival + 9) if at not in taken)
             assert self.model.entries[entry.id].arrival == free
@@ -127,10 +132,7 @@ class LetterMachine(RuleBasedStateMachine):
             assert not later or there.arrival > self.model.last
             self.model.write(there)
             self.change = None
-        there = self.model.entries[entry.id]
-        same = self.model.meeting(LetterQuery(DEAD, fingerprint=there.fingerprint))
-        dead = len(self.model.meeting(LetterQuery()))
-        assert kept == Kept(new, dead, there.state is DEAD and len(same) == 1)
+        assert kept == self.model.kept(entry.id, new, self.alert_over)
 
     @precondition(lambda self: self.model.entries)
     @rule(which=places, entry=texts, arrive=st.booleans())
@@ -138,12 +140,16 @@ class LetterMachine(RuleBasedStateMachine):
         """Requeue, resolve, edit, die again."""
         before = self.model.entries[self.present(which)]
         entry = entry._replace(id=before.id, revision=before.revision)
-        assert self.run(self.letters.replace(QUEUE, entry, arrive=arrive)) is True
+        replaced = self.replaced(entry, arrive)
         there = self.stored(entry.id)
         assert there == entry._replace(revision=before.revision + 1, arrival=there.arrival)
         assert there.arrival > self.model.last if arrive else there.arrival == before.arrival
         self.model.write(there)
+        assert replaced == self.model.kept(entry.id, False, self.alert_over)
         self.change = entry, arrive
+
+    def replaced(self, entry: Entry, arrive: bool) -> Kept | None:
+        return self.run(self.letters.replace(QUEUE, entry, arrive=arrive, alert_over=self.alert_over))
 
     @precondition(lambda self: self.change is not None)
     @rule()
@@ -151,7 +157,7 @@ class LetterMachine(RuleBasedStateMachine):
         """The reply to the last change was lost."""
         assert self.change is not None
         entry, arrive = self.change
-        assert self.run(self.letters.replace(QUEUE, entry, arrive=arrive)) is True
+        assert self.replaced(entry, arrive) == self.model.kept(entry.id, False, self.alert_over)
 
     @precondition(lambda self: self.model.entries)
     @rule(which=places, entry=texts, off=st.sampled_from((-1, 1, 2)))
@@ -160,8 +166,8 @@ class LetterMachine(RuleBasedStateMachine):
         there = self.model.entries[self.present(which)]
         entry = entry._replace(id=there.id, revision=there.revision + off)
         same = there == entry._replace(revision=entry.revision + 1, arrival=there.arrival)
-        assert self.run(self.letters.replace(QUEUE, entry)) is same
-        assert self.run(self.letters.replace(QUEUE, entry._replace(id="gone"))) is False
+        assert (self.run(self.letters.replace(QUEUE, entry)) is not None) is same
+        assert self.run(self.letters.replace(QUEUE, entry._replace(id="gone"))) is None
 
     @precondition(lambda self: self.model.entries)
     @rule(which=places, evicted=st.booleans())
@@ -357,6 +363,8 @@ def test_the_machine_finds_what_memory_forgets(monkeypatch: pytest.MonkeyPatch) 
         ("_REPLACE", "unlink(stem, { before })", ""),
         ("_REPLACE", "before.revision == revision + 1 and same", "before.revision == revision + 1"),
         ("_PUT", "while taken(first, high) do", "while false do"),
+        ("_PUT", "if dead < told then", "if nil then"),
+        ("_REPLACE", "tonumber(told or 0) <= most", "tonumber(told or 0) < most"),
         ("_PAGE", "(this < arrival) == oldest_first", "this < arrival"),
         ("_TALLY", "since == '' and '-inf' or since", "'-inf'"),
     ],

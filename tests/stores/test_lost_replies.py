@@ -83,12 +83,12 @@ def settled(settlement: Settlement) -> Act:
     return lambda store: store.settle(settlement)
 
 
-def kept(letter: Entry, arrival: int | None = None) -> Act:
-    return lambda store: store.letters.put(QUEUE, letter, arrival)
+def kept(letter: Entry, arrival: int | None = None, *, alert_over: int | None = None) -> Act:
+    return lambda store: store.letters.put(QUEUE, letter, arrival, alert_over=alert_over)
 
 
 def replaced(letter: Entry, *, arrive: bool = False) -> Act:
-    return lambda store: store.letters.replace(QUEUE, letter, arrive=arrive)
+    return lambda store: store.letters.replace(QUEUE, letter, arrive=arrive, alert_over=0)
 
 
 async def wait_out(store: RedisStore) -> None:
@@ -137,7 +137,7 @@ def settle(situation: str, settlement: Settlement, *before: Act) -> Case:
 
 
 def put(situation: str, letter: Entry = LETTER, arrival: int | None = None, before: Act = nothing) -> Case:
-    return Case("letters.put", "put_letter", kept(letter, arrival), before, situation)
+    return Case("letters.put", "put_letter", kept(letter, arrival, alert_over=0), before, situation)
 
 
 def replace(situation: str, letter: Entry, *, arrive: bool = False) -> Case:

@@ -80,6 +80,16 @@ async def test_a_page_ends_where_a_megabyte_was_read(redis_store: RedisStore, qu
     assert sizes == [5] * 6
 
 
+async def test_a_removal_ends_where_a_megabyte_was_read(redis_store: RedisStore, redis_client: Redis) -> None:
+    """The rest is removed by further ones, between which others are answered."""
+    large = [letter(number)._replace(text=secrets.token_hex(300_000)) for number in range(30)]
+    await fill(redis_store, large)
+    ours: Any = redis_client
+    await ours.config_resetstat()
+    assert await redis_store.letters.remove(QUEUE, [(each.id, 1) for each in large]) == [True] * 30
+    assert (await ours.info("commandstats"))["cmdstat_evalsha"]["calls"] >= 8  # of four letters each
+
+
 async def test_a_tally_of_large_letters_has_all_of_them(redis_store: RedisStore) -> None:
     """Those that are too large to be read at once with the others come one by one."""
     large = [
@@ -119,7 +129,7 @@ async def test_a_value_of_somebody_else_can_be_shown_and_removed(
     both = await redis_store.letters.page(QUEUE, LetterQuery(task="send", error="E"), 10)
     assert [entry.id for entry in both.entries] == ["2"]
     assert (await redis_store.letters.put(QUEUE, letter(1))).new is False
-    assert await redis_store.letters.replace(QUEUE, page.entries[1]) is False
+    assert await redis_store.letters.replace(QUEUE, page.entries[1]) is None
     assert await redis_store.letters.remove(QUEUE, [("1", 1), ("1", None)]) == [False, True]
     assert (await redis_store.letters.totals(QUEUE)).dead == 1
 

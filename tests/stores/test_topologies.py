@@ -218,7 +218,7 @@ async def use_everything(store: RedisStore) -> None:
     assert (await letters.put(queue, LETTER._replace(id="b"), 1000)).new is True
     entry = await letters.get(queue, "a")
     assert entry is not None
-    assert await letters.replace(queue, entry, arrive=True) is True
+    assert await letters.replace(queue, entry, arrive=True) is not None
     assert await letters.find(queue, "key") == await letters.get(queue, "a")
     for oldest_first in (False, True):
         page = await letters.page(

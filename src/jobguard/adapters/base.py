@@ -197,12 +197,22 @@ class Delivery(Protocol):
 
 
 class Ticket:
-    """A delivery on its way to the task: the first guard that starts takes it, once."""
+    """A delivery on its way to the task: the first guard that starts takes it, once.
 
-    __slots__ = ("_delivery",)
+    Args:
+        delivery: of the job.
+        context: what the queue hands to every task as its first argument; None = nothing.
+    """
 
-    def __init__(self, delivery: Delivery) -> None:
+    __slots__ = ("_context", "_delivery")
+
+    def __init__(self, delivery: Delivery, context: object = None) -> None:
         self._delivery: Delivery | None = delivery
+        self._context = context
+
+    def fills_first(self, args: tuple[object, ...]) -> bool:
+        """Whether a call's first argument is the queue's and none of the job's, whatever its name."""
+        return bool(args) and self._context is not None and args[0] is self._context
 
     @property
     def taken(self) -> bool:

@@ -17,9 +17,9 @@ from jobguard.errors import InvalidType, LetterRefused, NotEncodable, StoreError
 from jobguard.guard import JobGuard, delivering
 from jobguard.job import LOCAL, JobRef
 from jobguard.leases import Held, new_token, now
-from jobguard.letters import letter_id, unpack_arguments
+from jobguard.letters import Arguments, letter_id, unpack_arguments
 from jobguard.policies import DAY, count
-from jobguard.replays import replaying
+from jobguard.replays import Underway, underway
 from jobguard.stores.base import UNFINISHED, Claim, State, Verdict
 from jobguard.task import Task, guard_of
 
@@ -106,8 +106,10 @@ class LocalQueue:
     ) -> None:
         runtime = self._guard.runtime
         guard = delivering.set(self._guard)
-        ticket = arriving.set(Ticket(_LocalReplay(replay)))
-        current = replaying.set(replay)
+        delivery = _LocalReplay(replay)
+        ticket = arriving.set(Ticket(delivery))
+        call = Arguments(*task.own_arguments(tuple(args), kwargs))
+        here = underway.set(Underway(delivery, call, task))
         try:
             assert task.wrapper is not None
             async with self._limiter:
@@ -117,7 +119,7 @@ class LocalQueue:
         except Exception:  # it is in the letter
             pass
         finally:
-            replaying.reset(current)
+            underway.reset(here)
             arriving.reset(ticket)
             delivering.reset(guard)
             await runtime.heartbeat.settled(held)

@@ -132,9 +132,10 @@ class Command:
     example: str
 
     def add_to(self, group: typer.Typer) -> None:
-        group.command(self.name, epilog=f"Example: {self.example}")(self.function)
+        epilog = f"Example: {self.example}"
+        group.command(self.name, epilog=epilog)(self.function)
         if self.alias:
-            group.command(self.alias, hidden=True)(self.function)
+            group.command(self.alias, epilog=epilog, hidden=True)(self.function)
 
 
 _EVERYWHERE: dict[str, tuple[Any, object]] = {

@@ -8,7 +8,7 @@ import typer
 
 from jobguard.cli.calling import Call, command
 from jobguard.cli.exits import Ended, Exit
-from jobguard.cli.options import opened_store
+from jobguard.cli.options import Form, opened_store
 from jobguard.history import unpack
 from jobguard.policies import check_namespace
 from jobguard.stores.base import Record, State
@@ -26,21 +26,20 @@ Key = Annotated[
 @command("get", "jobguard job get 3b1f… --json", queue=False)
 def get(call: Call, key: Key) -> None:
     """Whose a key is, how far that job has come, and what that means for the next one."""
-    values = _values(key, call.run(_look_up, key))
+    record = call.run(_look_up, key)
+    if record is None:
+        if call.form is Form.JSON:
+            call.screen.json(None)
+        raise _unknown(call, key)
+    values = _values(key, record)
     if not call.tell(values):
         call.screen.fields({name: _word(value) for name, value in values.items() if value is not None})
 
 
-async def _look_up(call: Call, key: str) -> Record:
+async def _look_up(call: Call, key: str) -> Record | None:
     record_key = _record_key(call, key)
     async with opened_store(call.url) as store:
-        record = await store.look_up(record_key)
-    if record is None:
-        raise Ended(
-            Exit.NOT_FOUND,
-            f"{_nothing(call, key)}: the next job that has it will run",
-        )
-    return record
+        return await store.look_up(record_key)
 
 
 def _values(key: str, record: Record) -> dict[str, object]:
@@ -76,9 +75,13 @@ def _word(value: object) -> object:
 def forget(call: Call, key: Key) -> None:
     """Forget what is known of a key, so that the next job that has it runs. A run under way is fenced off."""
     if call.dry_run or not call.yes:
-        meaning = _meaning(call.run(_look_up, key))
+        record = call.run(_look_up, key)
+        if record is None:
+            call.tell(_forgetting(call, key))
+            raise _unknown(call, key)
+        meaning = _meaning(record)
         if call.dry_run:
-            if not call.tell({"key": key, "dry_run": True, "forgotten": False}):
+            if not call.tell(_forgetting(call, key)):
                 call.screen.line(f"would forget that {meaning}")
             return
         call.screen.say(meaning)
@@ -90,15 +93,20 @@ async def _forget(call: Call, key: str) -> None:
     record_key = _record_key(call, key)
     async with opened_store(call.url) as store:
         forgotten = await store.forget(record_key)
-    told = call.tell({"key": key, "dry_run": False, "forgotten": forgotten})
+    told = call.tell(_forgetting(call, key, forgotten=forgotten))
     if not forgotten:
-        raise Ended(Exit.NOT_FOUND, _nothing(call, key))
+        raise _unknown(call, key)
     if not told:
         call.screen.say("forgotten")
 
 
-def _nothing(call: Call, key: str) -> str:
-    return f"nothing is known of key {key!r} in namespace {call.namespace!r}"
+def _forgetting(call: Call, key: str, *, forgotten: bool = False) -> dict[str, object]:
+    return {"key": key, "dry_run": call.dry_run, "forgotten": forgotten}
+
+
+def _unknown(call: Call, key: str) -> Ended:
+    nothing = f"nothing is known of key {key!r} in namespace {call.namespace!r}"
+    return Ended(Exit.NOT_FOUND, f"{nothing}: the next job that has it will run")
 
 
 def _record_key(call: Call, key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,47 +46,50 @@ def remove(call: Call, words: Words = None) -> None:
     meant = ids_or_filter(words or (), otherwise="all of a queue are removed by `clear`")
     if isinstance(meant, Filter):
         _remove_by_filter(call, meant)
-    elif call.dry_run:
-        call.run(_would_remove_ids, meant)
-    else:
-        if not call.yes:
-            check_somebody_is_there(call.screen)
-            call.confirm(call.run(_question, meant))
-        call.run(_remove_ids, meant)
+        return
+    if not (call.dry_run or call.yes):
+        check_somebody_is_there(call.screen)
+    named = call.run(_named, meant)
+    letters = {letter.id: letter for letter in named.values()}  # an id and a key may name the same one
+    if call.dry_run:
+        _would_remove_ids(call, meant, named, letters)
+        return
+    if letters and not call.yes:
+        for letter in letters.values():
+            call.screen.say(f"  {in_a_line(letter)}")
+        call.confirm(f"Remove {counted(len(letters))} of queue {call.queue!r} for good?")
+    call.run(_remove_ids, meant, {word: letter.id for word, letter in named.items()})
 
 
-async def _would_remove_ids(call: Call, words: Sequence[str]) -> None:
+async def _named(call: Call, words: Sequence[str]) -> dict[str, DeadLetter]:
     async with call.opened() as opened:
-        found = await found_by(opened.letters, words)
-    if not call.tell(_removal(call, found=len(found), missing=[each for each in words if each not in found])):
-        for letter in found.values():
+        return await found_by(opened.letters, words)
+
+
+def _would_remove_ids(
+    call: Call, words: Sequence[str], named: Collection[str], letters: Mapping[str, DeadLetter]
+) -> None:
+    missing = [word for word in words if word not in named]
+    if not call.tell(_removal(call, found=len(letters), missing=missing)):
+        for letter in letters.values():
             call.screen.line(f"would remove {in_a_line(letter)}")
-    end_with_missing(words, found, call.queue)
+    end_with_missing(words, named, call.queue)
 
 
-async def _question(call: Call, words: Sequence[str]) -> str:
-    """Show what is meant; the question."""
+async def _remove_ids(call: Call, words: Sequence[str], named: Mapping[str, str]) -> None:
+    """Remove letters. `named`: their ids, by what was given for them."""
+    removed: set[str] = set()
     async with call.opened() as opened:
-        found = await found_by(opened.letters, words)
-    if not found:
-        end_with_missing(words, found, call.queue)
-    for letter in found.values():
-        call.screen.say(f"  {in_a_line(letter)}")
-    return f"Remove {counted(len(found))} of queue {call.queue!r} for good?"
-
-
-async def _remove_ids(call: Call, words: Sequence[str]) -> None:
-    removed: list[str] = []
-    async with call.opened() as opened:
-        with Progress(call.screen, "removing", len(words), _removed) as progress:
-            for word, letter in (await found_by(opened.letters, words)).items():
-                if await opened.letters.remove(letter.id):
-                    removed.append(word)
+        with Progress(call.screen, "removing", len(named), _removed) as progress:
+            for id in dict.fromkeys(named.values()):
+                if await opened.letters.remove(id):
+                    removed.add(id)
                     progress(len(removed))
-    missing = [word for word in words if word not in removed]
+    gone = [word for word, id in named.items() if id in removed]
+    missing = [word for word in words if word not in gone]
     if not call.tell(_removal(call, found=len(removed), removed=len(removed), missing=missing)):
         call.screen.say(_removed(len(removed)))
-    end_with_missing(words, removed, call.queue)
+    end_with_missing(words, gone, call.queue)
 
 
 def _remove_by_filter(call: Call, asked: Filter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -113,6 +113,7 @@ def requeue(
         check_somebody_is_there(call.screen)
         meant = call.run(look, which, call.screen.say)
         if meant.count == 0:
+            _tell_all(call, [], "")
             _conclude(call, Counter(), "")
             return
         some = counted(meant.count)
@@ -167,17 +168,23 @@ async def _requeue(
                             _tell(call, outcome)
             except Stopped as reason:
                 stopped = str(reason)
+    _tell_all(call, told, stopped)
+    _conclude(call, statuses, stopped)
+
+
+def _tell_all(call: Call, outcomes: Sequence[Requeued], stopped: str) -> None:
+    """All letters in one object, if that is the form."""
     if call.form is Form.JSON:
+        counts = Counter(outcome.status for outcome in outcomes)
         call.screen.json(
             {
                 "queue": call.queue,
                 "dry_run": call.dry_run,
-                "outcomes": [asdict(outcome) for outcome in told],
-                "counts": {status.value: statuses[status] for status in Status},
+                "outcomes": [asdict(outcome) for outcome in outcomes],
+                "counts": {status.value: counts[status] for status in Status},
                 "stopped": stopped,
             }
         )
-    _conclude(call, statuses, stopped)
 
 
 def _tell(call: Call, outcome: Requeued) -> None:

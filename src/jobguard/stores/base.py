@@ -221,7 +221,14 @@ class LetterStore(Protocol):
     Raises what a `Store` does.
     """
 
-    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
+    async def put(
+        self,
+        queue: LetterQueue,
+        entry: Entry,
+        arrival: int | None = None,
+        *,
+        alert_over: int | None = None,
+    ) -> Kept:
         """Keep a letter, unless one with its id is there, which stays as it was.
 
         Args:
@@ -229,18 +236,22 @@ class LetterStore(Protocol):
             entry: its revision and arrival are given by the store.
             arrival: as in `Entry`, for a letter that comes from elsewhere; the next free one from there
                 on is taken. None = now, and later than every other of the queue.
+            alert_over: dead letters, of more of which somebody is to be told; see `Kept.grew`.
         """
         ...
 
-    async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
-        """Write an entry anew, if it still has the revision that the given one names; else False.
+    async def replace(
+        self, queue: LetterQueue, entry: Entry, *, arrive: bool = False, alert_over: int | None = None
+    ) -> Kept | None:
+        """Write an entry anew, if it still has the revision that the given one names; else None.
 
-        True also if the very same was written by the last change: the call is sent again after a lost reply.
+        The same if the very same was written by the last change: the call is sent again after a lost reply.
 
         Args:
             queue: whose.
             entry: task, error, fingerprint and key may differ from what is there.
             arrive: it becomes the newest of the queue; else it keeps its place.
+            alert_over: as for `put`.
         """
         ...
 
@@ -249,7 +260,7 @@ class LetterStore(Protocol):
         ...
 
     async def find(self, queue: LetterQueue, key: str) -> Entry | None:
-        """The entry that was last written with this deduplication key, or None."""
+        """The entry last written with this deduplication key; None = there is none, or it has gone."""
         ...
 
     async def page(
@@ -314,6 +325,8 @@ class LetterStore(Protocol):
         self, queue: LetterQueue, entries: Sequence[tuple[str, int | None]], *, evicted: bool = False
     ) -> list[bool]:
         """Remove up to 200 entries for good: whether each was there, and as it was meant.
+
+        Large ones may take several operations, so that no single one holds the store up.
 
         Args:
             queue: whose.

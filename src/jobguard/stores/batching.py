@@ -134,7 +134,11 @@ class Batcher:
             and self._lines.ready(loop, self._size)
         ):
             self._fresh, self._size = [], 0
-            await self._lines.send(fresh)
+            try:
+                await self._lines.send(fresh)
+            except BaseException:
+                command.future.cancel()  # it is sent again, and nobody will ask what came of it
+                raise
         elif len(fresh) == 1:
             loop.call_soon(self._depart)
         return await command.future

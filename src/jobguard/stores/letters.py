@@ -60,7 +60,7 @@ class Edit:
 
     Attributes:
         path: which argument, as `"to"` or `"items.0.price"`.
-        before, after: as JSON, masked where the argument is redacted.
+        before, after: as JSON, masked where the argument is redacted. Nothing before: it was left out.
         at: Unix seconds, for people.
         by: who asked for it, as they said.
     """
@@ -228,17 +228,20 @@ class LetterPage(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What keeping a letter came to.
+    """What writing a letter came to.
 
     Attributes:
-        new: False = an entry with its id was there already, and stays as it was.
+        new: False = an entry with its id was there already.
         dead: how many dead ones the queue holds now.
         first_of_kind: it is the only dead one with its fingerprint.
+        grew: they are more than the bound that was asked about, and this write is to tell of it: since it was
+            last told, there have been no more than that. Written once more, it says so again.
     """
 
     new: bool
     dead: int
     first_of_kind: bool
+    grew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

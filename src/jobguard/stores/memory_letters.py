@@ -27,7 +27,9 @@ from jobguard.stores.records import raw
 class _Letters:
     """One dead letter queue: entries by id, and ids by arrival."""
 
-    __slots__ = ("arrivals", "by_arrival", "entries", "evicted", "keys", "kinds", "last", "sizes")
+    __slots__ = (
+        "arrivals", "by_arrival", "entries", "evicted", "keys", "kinds", "last", "sizes", "teller", "told",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -38,6 +40,8 @@ class _Letters:
         self.kinds: Counter[tuple[LetterState, str]] = Counter()
         self.last = 0
         self.evicted = 0
+        self.told = 0  # dead letters when somebody was told of too many, or the fewest since then
+        self.teller: tuple[str, int] | None = None  # id and revision of the entry that was told of it
 
     def add(self, entry: Entry) -> None:
         self.entries[entry.id] = entry
@@ -57,6 +61,22 @@ class _Letters:
             del self.kinds[entry.state, entry.fingerprint]
         if self.keys.get(entry.key) == entry.id:
             del self.keys[entry.key]
+
+    def note_fewest(self) -> None:
+        """To be called before letters are written: a queue that was down may rise again."""
+        self.told = min(self.told, self.sizes[LetterState.DEAD])
+
+    def kept(self, entry: Entry, new: bool, alert_over: int | None) -> Kept:
+        """What a write came to, of which this entry is what stands there."""
+        dead, alone, grew = self.sizes[LetterState.DEAD], False, False
+        if entry.state is LetterState.DEAD:
+            alone = self.kinds[entry.state, entry.fingerprint] == 1
+            if alert_over is not None and dead > alert_over:
+                write = entry.id, entry.revision
+                if self.told <= alert_over:
+                    self.told, self.teller = dead, write
+                grew = self.teller == write
+        return Kept(new, dead, alone, grew)
 
     def next_arrival(self, now: int) -> int:
         self.last = max(now, self.last + 1)
@@ -98,28 +118,41 @@ class MemoryLetters:
         """A queue's letters; one that has held none stays unknown."""
         return self._queues.get(queue) or _Letters()
 
-    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
+    async def put(
+        self,
+        queue: LetterQueue,
+        entry: Entry,
+        arrival: int | None = None,
+        *,
+        alert_over: int | None = None,
+    ) -> Kept:
         given = None if arrival is None else checked_arrival(arrival)
         letters = self._queues.setdefault(queue, _Letters())
         there = letters.entries.get(entry.id)
-        if there is None:
-            at = letters.next_arrival(self._now()) if given is None else letters.free_arrival(given)
-            letters.add(entry._replace(revision=1, arrival=at))
-        kept = there or entry
-        alone = kept.state is LetterState.DEAD and letters.kinds[kept.state, kept.fingerprint] == 1
-        return Kept(there is None, letters.sizes[LetterState.DEAD], alone)
+        if there is not None:
+            return letters.kept(there, False, alert_over)
+        letters.note_fewest()
+        at = letters.next_arrival(self._now()) if given is None else letters.free_arrival(given)
+        new = entry._replace(revision=1, arrival=at)
+        letters.add(new)
+        return letters.kept(new, True, alert_over)
 
-    async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
+    async def replace(
+        self, queue: LetterQueue, entry: Entry, *, arrive: bool = False, alert_over: int | None = None
+    ) -> Kept | None:
         letters = self._of(queue)
         there = letters.entries.get(entry.id)
         if there is None:
-            return False
+            return None
         if there.revision != entry.revision:
-            return there == entry._replace(revision=entry.revision + 1, arrival=there.arrival)
+            same = there == entry._replace(revision=entry.revision + 1, arrival=there.arrival)
+            return letters.kept(there, False, alert_over) if same else None
+        letters.note_fewest()
         letters.drop(there)
         at = letters.next_arrival(self._now()) if arrive else there.arrival
-        letters.add(entry._replace(revision=there.revision + 1, arrival=at))
-        return True
+        after = entry._replace(revision=there.revision + 1, arrival=at)
+        letters.add(after)
+        return letters.kept(after, False, alert_over)
 
     async def get(self, queue: LetterQueue, id: str) -> Entry | None:
         return self._of(queue).entries.get(id)

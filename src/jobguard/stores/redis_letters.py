@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from jobguard.stores.batching import Batcher
 from jobguard.stores.commands import load_script
@@ -53,22 +54,31 @@ class RedisLetters:
     def __repr__(self) -> str:
         return "RedisLetters()"
 
-    async def put(self, queue: LetterQueue, entry: Entry, arrival: int | None = None) -> Kept:
-        at = b"" if arrival is None else b"%d" % checked_arrival(arrival)
+    async def put(
+        self,
+        queue: LetterQueue,
+        entry: Entry,
+        arrival: int | None = None,
+        *,
+        alert_over: int | None = None,
+    ) -> Kept:
+        at = _number(None if arrival is None else checked_arrival(arrival))
         mark, tail = pack(entry)
         # The index first: a queue that nobody can find would hide its letters.
         index = (None, 0, (b"SADD", _index(queue.namespace), raw(queue.name)))
-        put = (_PUT, 1, (_stem(queue), raw(entry.id), mark, tail, at, call_token()))
+        most = _number(alert_over)
+        put = (_PUT, 1, (_stem(queue), raw(entry.id), mark, tail, at, call_token(), most))
         if self._batcher.clustered:
             await self._batcher.run_all([index])
             [reply] = await self._batcher.run_all([put])
         else:
             _, reply = await self._batcher.run_all([index, put])
         with reading:
-            new, dead, kind = map(whole, reply)
-            return Kept(new == 1, dead, kind == 1)
+            return _kept(reply)
 
-    async def replace(self, queue: LetterQueue, entry: Entry, *, arrive: bool = False) -> bool:
+    async def replace(
+        self, queue: LetterQueue, entry: Entry, *, arrive: bool = False, alert_over: int | None = None
+    ) -> Kept | None:
         mark, tail = pack(entry)
         replaced = await self._batcher.run(
             _REPLACE,
@@ -79,8 +89,10 @@ class RedisLetters:
             tail,
             b"%d" % entry.revision,
             b"1" if arrive else b"",
+            _number(alert_over),
         )
-        return flag(replaced)
+        with reading:
+            return None if replaced is None else _kept(replaced)
 
     async def get(self, queue: LetterQueue, id: str) -> Entry | None:
         packed = await self._batcher.run(None, 0, b"HGET", _key(queue, "entries"), raw(id))
@@ -146,7 +158,7 @@ class RedisLetters:
         since: int | None = None,
         limit: int = 100,
     ) -> list[Tally] | None:
-        start = b"" if since is None else b"%d" % since
+        start = _number(since)
         size = b"%d" % page_size(limit)
         found = await self._batcher.run(_TALLY, 1, _stem(queue), raw(state), raw(dimension), start, size)
         if found == b"many":
@@ -162,14 +174,19 @@ class RedisLetters:
         self, queue: LetterQueue, entries: Sequence[tuple[str, int | None]], *, evicted: bool = False
     ) -> list[bool]:
         check_removal(len(entries))
-        meant: list[bytes] = []
-        for id, revision in entries:
-            meant += (raw(id), b"" if revision is None else b"%d" % revision)
-        removed = await self._batcher.run(
-            _REMOVE, 1, _stem(queue), call_token(), b"1" if evicted else b"", *meant
-        )
-        with reading:
-            return [flag(each) for _, each in zip(entries, removed, strict=True)]
+        meant = [(raw(id), _number(revision)) for id, revision in entries]
+        removed: list[bool] = []
+        while len(removed) < len(meant):  # large ones are not done at once
+            rest = meant[len(removed) :]
+            reply = await self._batcher.run(
+                _REMOVE, 1, _stem(queue), call_token(), b"1" if evicted else b"", *chain.from_iterable(rest)
+            )
+            with reading:
+                answers = [flag(each) for each in reply]
+                if not 0 < len(answers) <= len(rest):
+                    raise ValueError(f"{len(answers)} answers to {len(rest)} questions")
+                removed += answers
+        return removed
 
     async def totals(self, queue: LetterQueue) -> Totals:
         keys = [_key(queue, state) for state in LetterState]
@@ -194,6 +211,16 @@ def _stem(queue: LetterQueue) -> bytes:
 
 def _key(queue: LetterQueue, name: str) -> bytes:
     return b"%b:%b" % (_stem(queue), raw(name))
+
+
+def _number(value: int | None) -> bytes:
+    """A number as scripts take it; empty = none."""
+    return b"" if value is None else b"%d" % value
+
+
+def _kept(reply: Sequence[object]) -> Kept:
+    new, dead, kind, grew = map(whole, reply)
+    return Kept(new == 1, dead, kind == 1, grew == 1)
 
 
 def _bounds(query: LetterQuery) -> tuple[bytes, bytes]:

@@ -202,7 +202,7 @@ class Wires:
 
     def _give_back_if_over(self, wire: _Wire) -> None:
         """Give a connection back when its last user has left it."""
-        if wire.over and not wire.leaving and not wire.waiting and not wire.senders and wire.reader is None:
+        if wire.over and not wire.leaving and not wire.waiting and not wire.senders:
             wire.leaving = True
             task = wire.loop.create_task(self._give_back(wire))
             self._returning.add(task)
@@ -218,6 +218,10 @@ class Wires:
 
     async def _give_back(self, wire: _Wire) -> None:
         connection: Any = wire.connection
+        # It has nothing left to read and is about to end. Whoever needs the pool's next connection, or
+        # closes the store, waits from now on: it is this one.
+        if wire.reader is not None:
+            await asyncio.wait({wire.reader})
         try:
             if wire.broken:  # no later user may read what was meant for these
                 await connection.disconnect(nowait=True)
@@ -239,8 +243,6 @@ class Wires:
             wire.over = True
             if wire.loop is not asyncio.get_running_loop():
                 await self._drop(wire)
-            elif wire.reader is not None:
-                await asyncio.wait({wire.reader})
             self._give_back_if_over(wire)
         loop = asyncio.get_running_loop()
         while returning := {task for task in self._returning if task.get_loop() is loop}:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from arq.worker import Retry, RetryJob
@@ -24,7 +25,7 @@ from jobguard.replays import ABORTED, SUCCEEDED, is_due, keep_again, letter_behi
 from jobguard.settling import OUTAGE_PAUSE
 from jobguard.stores.base import Settlement, State
 from jobguard.stores.letters import DeadLetter
-from jobguard.task import Task
+from jobguard.task import Task, parameters_of
 
 logger: logging.Logger = logging.getLogger("jobguard.arq")
 
@@ -41,6 +42,7 @@ class WorkerFunction:
         task: its guard, also one under foreign decorators; None = it keeps ARQ's own behaviour.
         terms: what the worker's settings lay down for it.
         cron: ARQ started it by the clock.
+        parameters: the names of its parameters, but for the first, which ARQ fills whatever its name.
     """
 
     name: str
@@ -48,6 +50,10 @@ class WorkerFunction:
     task: Task | None
     terms: Terms
     cron: bool
+    parameters: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", parameters_of(partial(self.call, None)))
 
 
 class Endings:

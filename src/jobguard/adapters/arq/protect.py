@@ -6,14 +6,17 @@ the class (or a new dict), inherited settings included.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import logging
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from arq.connections import RedisSettings
 from arq.constants import default_queue_name
 from arq.cron import CronJob
 from arq.utils import to_seconds
@@ -32,7 +35,7 @@ from jobguard.errors import InvalidType, InvalidValue
 from jobguard.events import Hook
 from jobguard.guard import JobGuard, check_codec, check_hooks, check_store
 from jobguard.guarding import Decorator, add_policy, make_wrapper
-from jobguard.policies import DAY, Duration, Policy, check_namespace, choice, seconds
+from jobguard.policies import DAY, Duration, Policy, check_namespace, choice, is_async, lease_of, seconds
 from jobguard.runtime import OnStoreError
 from jobguard.stores.base import Store
 from jobguard.stores.batching import secrets_of
@@ -51,6 +54,8 @@ WITHOUT_LIMIT = 2**31 - 1
 """For ARQ's `max_tries`: our own counters decide, and they do not count deploys."""
 SETTLE_MARGIN = 10.0
 """Seconds beyond limit and lease that ARQ's own timeout leaves for settling."""
+LEAST_LEASE = 1.0
+"""Seconds: a worker that runs several jobs at once is easily late by a third of that."""
 SWEEP = 600.0
 """Seconds between two sweeps of a queue."""
 ARQ_MAX_TRIES = 5
@@ -59,6 +64,8 @@ ARQ_JOB_TIMEOUT = 300.0
 _running: ContextVar[RunningWorker | None] = ContextVar("jobguard_arq_worker", default=None)
 """Whose tasks these are; set as a worker starts up, in the task that starts all others of it."""
 _SETTINGS = tuple(inspect.signature(Worker).parameters)
+_NEAR = 0.88
+"""How much alike a name and a setting are, up to 1, if it is taken for a slip: `max_job`, `max_retries`."""
 _ORIGINALS = "__jobguard_settings__"
 
 
@@ -112,7 +119,7 @@ def protect(
         store: where claims and dead letters are kept; default: the worker's own Redis.
         namespace: what jobguard's keys start with. Default `"jobguard"`.
         lease: seconds or timedelta after which the job of a crashed worker is run again. It is
-            renewed while a job runs, so jobs may take longer. Default 30.
+            renewed while a job runs, so jobs may take longer. Default 30; at least 1.
         defaults: decorators, as `retrying(attempts=5)`, for functions that have none of their own;
             otherwise those keep ARQ's behaviour.
         hooks: called with every event.
@@ -132,7 +139,7 @@ def protect(
         Protection,
         store=None if store is None else check_store(store),
         namespace=check_namespace(namespace),
-        lease=seconds("lease", lease),
+        lease=lease_of(lease, least=LEAST_LEASE),
         defaults=_policies_of(defaults),
         hooks=check_hooks(hooks),
         codec=None if codec is None else check_codec(codec),
@@ -144,6 +151,7 @@ def protect(
         if isinstance(settings, dict):
             given = cast("dict[str, Any]", settings)
             originals: dict[str, Any] = given.get(_ORIGINALS, given)
+            _warn_of_slips("a dict of worker settings", given, given)
             return {**originals, **protection(originals).protected(), _ORIGINALS: originals}
         if isinstance(settings, type):
             return _protect_class(settings, protection)
@@ -176,6 +184,7 @@ def _protect_class(cls: type, protection: Callable[[Mapping[str, Any]], Protecti
         **inherited,
         **{name: getattr(cls, name) for name in _SETTINGS if name in cls.__dict__},
     }
+    _warn_of_slips(f"{cls.__module__}.{cls.__qualname__}", vars(cls) if inherited else dir(cls), originals)
     for name, value in protection(originals).protected().items():
         setattr(cls, name, staticmethod(value) if inspect.isfunction(value) else value)
     setattr(cls, _ORIGINALS, originals)
@@ -189,6 +198,19 @@ def _protect_class(cls: type, protection: Callable[[Mapping[str, Any]], Protecti
         theirs = getattr(cls.__init_subclass__, "__func__", None)
         setattr(cls, "__init_subclass__", classmethod(protect_subclass))  # noqa: B010
     return cls
+
+
+def _warn_of_slips(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """ARQ ignores names that it does not know. They may be the user's own: only what is very near is told."""
+    missing = [name for name in _SETTINGS if name not in known]
+    for name in names:
+        if name in _SETTINGS or name.startswith("_"):
+            continue
+        for near in difflib.get_close_matches(name, missing, n=1, cutoff=_NEAR):
+            warnings.warn(
+                f"{where} sets {name}, which ARQ does not know and ignores; if {near} is meant, rename it",
+                stacklevel=4,
+            )
 
 
 def is_protected(settings: type[Any] | dict[str, Any]) -> bool:
@@ -231,8 +253,9 @@ class Protection:
         timeout = to_seconds(given)
         self._job_timeout = None if timeout is None else float(timeout)
         self._single = not settings.get("retry_jobs", True)
+        _check_redis_settings(settings.get("redis_settings"))
         self._functions = [
-            self._protect_function(arq_function(each)) for each in settings.get("functions", ())
+            self._protect_function(_function(each)) for each in _several(settings.get("functions", ()))
         ]
         self._cron_jobs = [self._protect_cron(each) for each in settings.get("cron_jobs") or ()]
         if self._entries:  # else ARQ is to say that there is nothing to run
@@ -285,6 +308,8 @@ class Protection:
         if task is None and self._defaults:
             call = add_policy(call, *self._defaults, shared=True)
             task = _task_below(call)
+        if task is not None and task.wrapper is call:  # ARQ fills the first parameter, whatever its name
+            task = task.given_context()
         entry = WorkerFunction(function.name, call, task, self._terms(function, cron=cron), cron)
         if task is not None:
             self._check(function, task, entry.terms, cron=cron)
@@ -375,6 +400,33 @@ class Protection:
 
     def _aborted_unseen(self, job: AbortedUnseen) -> None:
         _this_worker().aborted_unseen(job)
+
+
+def _check_redis_settings(given: object) -> None:
+    """Refuse a URL, which ARQ would find out about as it connects. It is not shown: it has a password."""
+    if given is not None and not isinstance(given, RedisSettings):
+        raise InvalidType(
+            f"redis_settings must be RedisSettings of arq.connections, not of type {type(given).__name__}; "
+            "for a URL write RedisSettings.from_dsn(url)"
+        )
+
+
+def _several(functions: object) -> Iterable[object]:
+    if not isinstance(functions, Iterable) or isinstance(functions, str):
+        raise InvalidType(f"functions must be a list of them, not {functions!r}; write [...]")
+    return cast("Iterable[object]", functions)
+
+
+def _function(given: Any) -> Function:
+    """An entry of `functions` as ARQ knows it: what it can run, a name to import, or `func(...)`."""
+    if isinstance(given, (str, Function)):
+        return arq_function(given)
+    if not inspect.iscoroutinefunction(given) or not hasattr(given, "__qualname__"):
+        cure = "write async def, and what blocks goes into await anyio.to_thread.run_sync(...)"
+        if is_async(given):
+            cure = "write an async def function that calls it"
+        raise InvalidType(f"functions must be coroutine functions (async def), not {given!r}; {cure}")
+    return arq_function(given)
 
 
 def running_worker() -> RunningWorker | None:

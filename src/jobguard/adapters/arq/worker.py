@@ -33,7 +33,7 @@ from jobguard.job import JobRef
 from jobguard.leases import Heartbeat, Held
 from jobguard.letters import Arguments, type_name
 from jobguard.policies import DeadLettering
-from jobguard.replays import replaying
+from jobguard.replays import Underway, underway
 from jobguard.scopes import Deadline
 from jobguard.stores.batching import secrets_of
 from jobguard.stores.letters import UNKNOWN_TASK
@@ -135,9 +135,10 @@ class RunningWorker:
         held = self._transactions.mark(ctx["job_id"]) if job.mark is None else job.mark
         delivery = self._delivery(entry, ctx, job, held)
         guard = delivering.set(self.guard)
-        ticket = None if entry.task is None else Ticket(delivery)
+        ticket = None if entry.task is None else Ticket(delivery, ctx)
         arrival = None if ticket is None else arriving.set(ticket)
-        replay = None if job.replay is None else replaying.set(job.replay)
+        call = Arguments(args, kwargs, entry.parameters)
+        here = underway.set(Underway(delivery, call, entry.task))
         if job.mark is None:
             self._beats.add(held)
         self._unfinished[delivery.ref.id] = delivery
@@ -152,7 +153,6 @@ class RunningWorker:
                         result = await self._call(entry, ctx, args, kwargs)
                     else:
                         body = functools.partial(self._call, entry, ctx, args, kwargs)
-                        call = Arguments(args, kwargs, ())
                         result = await self._endings.replayed(body, job.replay, delivery, call, ticket)
                     # A body that blocked its event loop ends by itself, however late.
                     if not delivery.lost:
@@ -165,8 +165,7 @@ class RunningWorker:
                 raise
             await delivery.leave(_mark_lost(delivery))
         finally:
-            if replay is not None:
-                replaying.reset(replay)
+            underway.reset(here)
             if arrival is not None:
                 arriving.reset(arrival)
             delivering.reset(guard)

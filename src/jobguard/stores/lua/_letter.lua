@@ -12,7 +12,8 @@ All keys begin with the queue's stem, whose braces keep them in one slot of a Cl
 
   <stem>:entries                        hash, id -> packed letter
   <stem>:keys                           hash, deduplication key -> id of the entry last written with it
-  <stem>:info                           hash, "last": the latest arrival; "evicted": how many were
+  <stem>:info                           hash, "last": the latest arrival; "evicted": how many were; "told",
+                                        "teller": see _kept
   <stem>:<state>                        sorted set, id -> arrival
   <stem>:<state>:<dimension>:<value>    the same, of those letters that have a value in common
   <stem>:<state>:<dimension>            sorted set, value -> how many letters of that state have it

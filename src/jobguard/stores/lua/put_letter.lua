@@ -7,10 +7,12 @@ ARGV  1 id
       3 tail     as in a packed letter
       4 arrival  in µs, of which the next one that is free is taken; or '' for now
       5 token    random, of this call
-Returns {1, or 0 if there was one, which stays as it was; dead letters of the queue; those of them that
-have its fingerprint, or 0 if it is not dead itself}.
+      6 bound    dead letters of the queue, of more of which somebody is to be told; or '' for none
+Returns {1, or 0 if there was one, which stays as it was; …}, as _kept says.
 ]]
 -- include: _letter
+
+-- include: _kept
 
 -- include: _again
 
@@ -48,15 +50,12 @@ local raw, letter, new = redis.call('HGET', stem .. ':entries', id), nil, 0
 if raw then
   letter = read(raw, id)
 else
+  note_fewest(stem)
   new, letter = 1, parse(ARGV[3], 1)
   letter.id, letter.mark, letter.revision = id, ARGV[2], 1
   letter.arrival = ARGV[4] == '' and next_arrival(stem) or free_arrival(tonumber(ARGV[4]))
   write(stem, letter, ARGV[3])
 end
-local dead, kind = stem .. ':dead', 0
-if letter and letter.mark == 'D' then
-  kind = redis.call('ZCARD', dead .. ':fingerprint:' .. letter.fingerprint)
-end
-local answer = { new, redis.call('ZCARD', dead), kind }
+local answer = kept_as(stem, letter, new, ARGV[6])
 if new == 1 then keep_answer(kept, answer) end
 return answer

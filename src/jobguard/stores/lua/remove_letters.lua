@@ -5,7 +5,8 @@ KEYS  1 stem     of the queue's keys
 ARGV  1 token    random, of this call
       2 evicted  '1' if they make room for others, else ''
       3 id and revision of each; '' in place of a revision = whichever it is
-Returns {1, or 0 if it was not there or has another revision; …}.
+Returns {1, or 0 if it was not there or has another revision; …}, of the first of them at least.
+It ends early where a megabyte of letters has been read: more would keep everybody else waiting.
 ]]
 -- include: _letter
 
@@ -15,10 +16,13 @@ local stem = KEYS[1]
 local kept = stem .. ':answer:' .. ARGV[1]
 local before = answered_before(kept)
 if before then return before end
-local entries, removed, number, letters = stem .. ':entries', {}, 0, {}
+local MOST_BYTES = 1000000
+local entries, removed, number, letters, bytes = stem .. ':entries', {}, 0, {}, 0
 for i = 3, #ARGV, 2 do
+  if bytes >= MOST_BYTES then break end
   local id, revision = ARGV[i], tonumber(ARGV[i + 1])
   local raw = redis.call('HGET', entries, id)
+  bytes = bytes + (raw and #raw or 0)
   local letter = raw and read(raw, id)
   local meant = raw and (not revision or letter and letter.revision == revision)
   if meant then

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import anyio
 import pytest
 
@@ -14,8 +16,10 @@ from jobguard.testing.contract.pages import (
     REQUEUED,
     RESOLVED,
     PageContract,
+    died,
     drop,
     fill,
+    grew,
     letter,
     sizes,
     stored,
@@ -82,13 +86,68 @@ class LetterContract(PageContract):
         await drop(store, queue, "c")
         assert await put(queue, letter("a")) == Kept(False, 3, True)
 
+    async def test_tells_one_writer_that_a_queue_has_grown(self, store: Store, queue: LetterQueue) -> None:
+        """Of the writes that make letters dead, new and again, the one past the bound is told."""
+        await fill(store, queue, letter("b", REQUEUED), letter("c", REQUEUED), letter("d", RESOLVED))
+        assert await grew(store, queue, letter("a"), 1) is False
+        assert await died(store, queue, "b", 1) is True
+        assert await died(store, queue, "c", 1) is False
+        assert await grew(store, queue, letter("e"), 1) is False
+        assert await grew(store, queue, letter("f", RESOLVED), 1) is False
+
+    async def test_tells_again_that_a_queue_has_grown(self, store: Store, queue: LetterQueue) -> None:
+        """Once it had come down to the bound, in whatever way and however shortly."""
+        assert [await grew(store, queue, letter(id), 2) for id in "abcd"] == [False, False, True, False]
+        await drop(store, queue, "a")
+        assert await grew(store, queue, letter("e"), 2) is False
+        await drop(store, queue, "b")
+        was = await stored(store, queue, "c")
+        await store.letters.replace(queue, was._replace(state=RESOLVED))
+        assert await died(store, queue, "c", 2) is True
+        assert await died(store, queue, "c", 2) is False
+
+    async def test_tells_the_next_writer_who_asks_that_a_queue_has_grown(
+        self, store: Store, queue: LetterQueue
+    ) -> None:
+        """Letters of which nobody asked have carried it past the bound, or down and up again."""
+        await fill(store, queue, *"abc")
+        assert await grew(store, queue, letter("d"), 2) is True
+        await drop(store, queue, "a", "b")
+        await fill(store, queue, *"efg")
+        assert await grew(store, queue, letter("h"), 2) is True
+        assert await grew(store, queue, letter("i"), 2) is False
+
+    async def test_tells_of_every_bound_by_itself(self, store: Store, queue: LetterQueue) -> None:
+        """A queue that is past one bound has still to pass a higher one."""
+        assert await grew(store, queue, letter("a"), 0) is True
+        assert await grew(store, queue, letter("b"), 2) is False
+        assert await grew(store, queue, letter("c"), 0) is False
+        assert await grew(store, queue, letter("d"), 2) is True
+        assert await grew(store, queue, letter("e"), 2) is False
+
+    async def test_tells_the_same_writer_again_that_a_queue_has_grown(
+        self, store: Store, queue: LetterQueue
+    ) -> None:
+        """A write whose reply was lost is done again, and is what passed the bound all the same."""
+        assert await grew(store, queue, letter("a"), 0) is True
+        assert await grew(store, queue, letter("b"), 0) is False
+        assert await grew(store, queue, letter("a"), 0) is True
+        assert await grew(store, queue, letter("b"), 0) is False
+        await drop(store, queue, "b")
+        was = await stored(store, queue, "a")
+        await store.letters.replace(queue, was._replace(state=REQUEUED))
+        assert await died(store, queue, "a", 0) is True
+        change = (await stored(store, queue, "a"))._replace(revision=2)
+        kept = await store.letters.replace(queue, change, arrive=True, alert_over=0)
+        assert kept == Kept(False, 1, True, True)
+
     async def test_has_no_letter_of_an_unknown_id(self, store: Store, queue: LetterQueue) -> None:
         """An id that was never written, or a queue that never was, has nothing."""
         letters = store.letters
         assert await letters.get(queue, "a") is None
         assert await letters.find(queue, "k") is None
         assert await letters.remove(queue, [("a", None)]) == [False]
-        assert await letters.replace(queue, letter("a")) is False
+        assert await letters.replace(queue, letter("a")) is None
         assert await letters.queues(queue.namespace) == []
 
     async def test_keeps_queues_apart(self, store: Store, queue: LetterQueue) -> None:
@@ -163,7 +222,7 @@ class LetterContract(PageContract):
         await fill(store, queue, letter("a", key="k"), "b")
         before = await stored(store, queue, "a")
         after = Entry("a", REQUEUED, ODD_TEXT, "E", "g", "l", "new", before.revision)
-        assert await store.letters.replace(queue, after) is True
+        assert await store.letters.replace(queue, after) is not None
         assert await stored(store, queue, "a") == after._replace(revision=2, arrival=before.arrival)
         assert await store.letters.find(queue, "k") is None
         assert await store.letters.find(queue, "l") == await stored(store, queue, "a")
@@ -173,7 +232,7 @@ class LetterContract(PageContract):
         """A letter that becomes dead again arrives again."""
         await fill(store, queue, "a", "b")
         entry = await stored(store, queue, "a")
-        assert await store.letters.replace(queue, entry, arrive=True) is True
+        assert await store.letters.replace(queue, entry, arrive=True) is not None
         arrival = (await stored(store, queue, "a")).arrival
         assert arrival > (await stored(store, queue, "b")).arrival
         await fill(store, queue, "c")
@@ -183,13 +242,13 @@ class LetterContract(PageContract):
         """A change that was made to an older revision, or to a letter that has gone, is refused."""
         await fill(store, queue, "a")
         first = await stored(store, queue, "a")
-        assert await store.letters.replace(queue, first._replace(text="one")) is True
-        assert await store.letters.replace(queue, first._replace(text="two")) is False
-        assert await store.letters.replace(queue, first._replace(text="one", state=RESOLVED)) is False
-        assert await store.letters.replace(queue, first._replace(revision=3)) is False
+        assert await store.letters.replace(queue, first._replace(text="one")) is not None
+        assert await store.letters.replace(queue, first._replace(text="two")) is None
+        assert await store.letters.replace(queue, first._replace(text="one", state=RESOLVED)) is None
+        assert await store.letters.replace(queue, first._replace(revision=3)) is None
         assert (await stored(store, queue, "a")).text == "one"
         await drop(store, queue, "a")
-        assert await store.letters.replace(queue, first._replace(revision=2)) is False
+        assert await store.letters.replace(queue, first._replace(revision=2)) is None
         assert await store.letters.get(queue, "a") is None
 
     @pytest.mark.parametrize("arrive", [False, True])
@@ -199,9 +258,9 @@ class LetterContract(PageContract):
         """A change that is sent again after a lost reply is made once, and answered the same."""
         await fill(store, queue, "a")
         change = (await stored(store, queue, "a"))._replace(state=REQUEUED, text="x", key="k")
-        assert await store.letters.replace(queue, change, arrive=arrive) is True
+        assert await store.letters.replace(queue, change, arrive=arrive) is not None
         there = await stored(store, queue, "a")
-        assert await store.letters.replace(queue, change, arrive=arrive) is True
+        assert await store.letters.replace(queue, change, arrive=arrive) is not None
         assert await stored(store, queue, "a") == there
 
     async def test_makes_one_change_of_a_revision(self, store: Store, queue: LetterQueue) -> None:
@@ -246,6 +305,13 @@ class LetterContract(PageContract):
         assert await store.letters.get(queue, "a") is None
         assert await sizes(store, queue) == (1, 0, 0, 0)
         assert await store.letters.remove(queue, []) == []
+
+    async def test_removes_large_letters(self, store: Store, queue: LetterQueue) -> None:
+        """Letters of more bytes than are read at once all go, and what is not there is told in its place."""
+        await fill(store, queue, *(letter(id, text=secrets.token_hex(150_000)) for id in "abcdefghijklmnop"))
+        ids = [(id, None) for id in "abcdefghxijklmnop"]
+        assert await store.letters.remove(queue, ids, evicted=True) == [id != "x" for id, _ in ids]
+        assert await sizes(store, queue) == (0, 0, 0, 16)
 
     async def test_removes_the_revision_that_is_meant(self, store: Store, queue: LetterQueue) -> None:
         """A letter that has changed meanwhile stays, unless whichever it is was meant."""

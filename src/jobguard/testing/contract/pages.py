@@ -46,6 +46,19 @@ async def drop(store: Store, queue: LetterQueue, *ids: str) -> None:
     assert await store.letters.remove(queue, [(id, None) for id in ids]) == [True] * len(ids)
 
 
+async def grew(store: Store, queue: LetterQueue, entry: Entry, alert_over: int) -> bool:
+    """Put a letter; whether it was told that the queue has grown past a bound."""
+    return (await store.letters.put(queue, entry, alert_over=alert_over)).grew
+
+
+async def died(store: Store, queue: LetterQueue, id: str, alert_over: int) -> bool:
+    """Make a letter dead again, or keep it so; whether that was told that the queue has grown."""
+    entry = (await stored(store, queue, id))._replace(state=DEAD)
+    kept = await store.letters.replace(queue, entry, arrive=True, alert_over=alert_over)
+    assert kept is not None
+    return kept.grew
+
+
 async def sizes(store: Store, queue: LetterQueue) -> tuple[int, int, int, int]:
     """How many letters are dead, requeued and resolved, and how many were evicted."""
     dead, requeued, resolved, evicted, _ = await store.letters.totals(queue)
