@@ -130,7 +130,11 @@ def test_a_bare_time_limit_is_refused() -> None:
     assert "write @time_limit(30)" in refused(lambda: limit(task))
 
 
-@pytest.mark.parametrize("above", [deduplicate, retry, retry(attempts=2), letter, limit(1)], ids=str)
+@pytest.mark.parametrize(
+    "above",
+    [deduplicate, retry, retry(attempts=2), letter, limit(1)],
+    ids=["deduplicated", "retrying", "retrying(...)", "dead_letter", "time_limit(...)"],
+)
 def test_a_bare_fallback_is_noticed_by_the_decorator_above(above: Any) -> None:
     """It takes the function for its answer, so that there is none to decorate."""
     assert "write @fallback(value)" in refused(lambda: above(fall_back(task)))
