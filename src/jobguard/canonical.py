@@ -27,6 +27,8 @@ MAX_DEPTH: Final = 64
 
 LARGEST: Final = 16 * 1024 * 1024
 """Bytes of a container's canonical form."""
+REMEMBERED: Final = 4096
+"""Bytes of a form that is not made again. What doubles from there on is soon the largest there may be."""
 
 
 class Unencodable(Exception):
@@ -89,7 +91,8 @@ def _encode(value: object, depth: int, seen: _Seen) -> bytes:
     if known is not None:
         return known[1]
     form = _CONTAINERS.get(type(value), _other)(value, depth, seen)
-    seen[id(value)] = value, form  # the value too: the id of one that has gone may be another's
+    if len(form) <= REMEMBERED:
+        seen[id(value)] = value, form  # the value too: the id of one that has gone may be another's
     return form
 
 

@@ -111,7 +111,7 @@ def make_wrapper(task: Task) -> Body:
         nonlocal looked
         arrived = ticket.get()
         if arrived is not None and (delivery := arrived.take()) is not None:
-            own = task.given_context() if arrived.fills_first(args) else task
+            own = _given_context(task) if arrived.fills_first(args) else task
             return await carry_through(Case(own, active().runtime, delivery, args, kwargs))
         if not looked:  # once a task: a worker that calls it unannounced does so from the start
             looked = True
@@ -158,6 +158,17 @@ def _check_redacted(fn: Callable[..., object], added: tuple[Policy, ...]) -> Non
                     f"redact={path!r} names no parameter of {fn.__qualname__}; "
                     f"it has {', '.join(parameters) or 'none'}"
                 )
+
+
+def _given_context(task: Task) -> Task:
+    """A task that a queue calls with its context first; it is told at start-up of a key that names that.
+
+    One below foreign decorators cannot be told so early. It goes on, and finds no key when it looks for it.
+    """
+    try:
+        return task.given_context()
+    except InvalidValue:
+        return task
 
 
 def no_function(name: str, given: object) -> InvalidType:

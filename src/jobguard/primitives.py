@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from jobguard.backoff import exponential
-from jobguard.codec import clip, preview, printable, redactor
+from jobguard.codec import clip, preview, printable
 from jobguard.errors import InvalidType, StoreError, StoreUnavailable
 from jobguard.events import DeadLettered
 from jobguard.guard import JobGuard, delivering
@@ -152,6 +152,8 @@ async def move_to_dead_letter_queue(
         raise InvalidType(f"task must be the name that the task is enqueued by, not {task!r}")
     work = _work(ctx, job_key)
     here = work.here
+    replay = None if here is None else here.delivery.replay
+    queue = LetterQueue(NAMESPACE, QUEUE) if replay is None else replay.queue
     letter: DeadLetter | None = None
 
     async def move() -> str:
@@ -159,10 +161,9 @@ async def move_to_dead_letter_queue(
         if letter is None:  # written once: settling ends the history
             raw = await _payload(ctx["redis"], work.job.id) if here is None else here.delivery.payload
             history = await work.history()
-            letter = _letter(work, error, history, raw, task, {"job_key": job_key, **details})
+            written = _letter(work, error, history, raw, task, {"job_key": job_key, **details})
+            letter = written if replay is None else replace(written, id=replay.id)
         if await work.settle(work.settlement(State.DEAD_LETTER, body=to_text(letter))):
-            queue = LetterQueue(NAMESPACE, QUEUE)
-            replay = None if here is None else here.delivery.replay
             await keep(work.guard.runtime, queue, letter, DeadLettering(QUEUE), replay)
             told = f"{letter.error_type}: {letter.error_message}"
             work.guard.runtime.emit(
@@ -170,7 +171,7 @@ async def move_to_dead_letter_queue(
                     task=letter.task,
                     job=work.job.identity,
                     key=letter.key,
-                    queue=QUEUE,
+                    queue=queue.name,
                     id=letter.id,
                     reason=letter.reason,
                     error=told,
@@ -245,6 +246,12 @@ def _letter(
         call, task = here.call, task if here.delivery.task is None else here.delivery.task
         policy = None if here.task is None else here.task.plan.dead_lettering
     policy = DeadLettering() if policy is None else policy
+    known = Arguments((), {}, ()) if call is None else call
+    named = by_name(known.args, known.kwargs, known.names)
+    if not {path.partition(".")[0] for path in policy.redact} <= {*known.names, *named}:
+        # A decorator between the queue and the task hands on other arguments than it gets: nobody can
+        # say which of them are meant.
+        policy = replace(policy, redact=tuple(named))
     end = End(
         adapter="arq" if here is None else here.delivery.adapter,
         job=work.job,
@@ -256,12 +263,7 @@ def _letter(
         raw=raw,
     )
     letter = write_letter(end, policy, work.guard.runtime.codec, call)
-    known = Arguments((), {}, ()) if call is None else call
-    named = {**by_name(known.args, known.kwargs, known.names), **details}
-    mask = redactor(
-        known.args, known.kwargs, known.names, policy.redact
-    )  # a detail may hold what is redacted
-    return replace(letter, preview=mask(preview((), named, (), policy.redact)))
+    return replace(letter, preview=preview((), {**named, **details}, (), policy.redact))
 
 
 def _work(ctx: Context, job_key: str) -> _Work:
@@ -274,6 +276,8 @@ def _work(ctx: Context, job_key: str) -> _Work:
     pool: ArqRedis = ctx["redis"]
     guard = delivering.get() or _guard_of(pool)
     here = underway.get()
+    if here is not None and here.delivery.ref.id != ctx["job_id"]:
+        here = None  # what one job has started works for another one
     queue = pool.default_queue_name if here is None else here.delivery.ref.queue
     job = JobRef(queue, ctx["job_id"], int(ctx["enqueue_time"].timestamp() * 1000))
     digest = _make_key((job_key,), {}).digest

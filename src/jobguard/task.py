@@ -83,10 +83,15 @@ class Task:
         return f"<jobguard task {self.name} {list(self.policies)!r}>"
 
 
-def parameters_of(fn: Callable[..., object]) -> tuple[str, ...]:
-    """The names of a function's parameters, as a task has them; none where nobody can say."""
+def parameters_of(fn: Callable[..., object], *, below: bool = True) -> tuple[str, ...]:
+    """The names of a function's parameters, as a task has them; none where nobody can say.
+
+    Args:
+        fn: the function.
+        below: whether one that `functools.wraps` has made goes by the function below it.
+    """
     try:
-        return _names(inspect.signature(fn))
+        return _names(inspect.signature(fn, follow_wrapped=below))
     except (TypeError, ValueError):
         return ()
 

@@ -1,4 +1,4 @@
-"""Supervised workers in the test's own process."""
+"""Workers in the test's own process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,32 @@ from typing import Any
 
 from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
-from arq.worker import func
+from arq.worker import create_worker, func
 
 from jobguard.adapters.arq import protect
 from jobguard.adapters.arq.surviving import SurvivingWorker
 from jobguard.testing import EmbeddedValkey
 
 Context = dict[Any, Any]
+
+
+async def drain(socket: str, body: WorkerCoroutine, **settings: Any) -> None:
+    """Run a worker that has `task` until the queue is empty."""
+    protected = protect(
+        {
+            "functions": [func(body, name="task")],
+            "redis_settings": RedisSettings(unix_socket_path=socket),
+            "poll_delay": 0.02,
+            "burst": True,
+            "handle_signals": False,
+            **settings,
+        }
+    )
+    worker = create_worker(protected)
+    try:
+        await worker.async_run()
+    finally:
+        await worker.close()
 
 
 @asynccontextmanager

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from arq.connections import RedisSettings
-from arq.worker import create_worker, func
 
 from jobguard import constant, dead_letter, deduplicated, retrying
-from jobguard.adapters.arq import protect
 from jobguard.errors import InvalidValue
-from tests.arq.harness import Bench
+from tests.arq.harness import Bench, wait_until
+from tests.arq.inprocess import drain
 
 pytestmark = pytest.mark.anyio
 
 
-async def work(bench: Bench, *functions: Callable[..., Any]) -> None:
-    worker = create_worker(
-        protect(
-            {
-                "functions": [func(each, name="task") for each in functions],
-                "redis_settings": RedisSettings(unix_socket_path=bench.environ["TEST_SOCKET"]),
-                "poll_delay": 0.02,
-                "burst": True,
-                "handle_signals": False,
-            }
-        )
-    )
-    try:
-        await worker.async_run()
-    finally:
-        await worker.close()
+async def work(bench: Bench, body: Callable[..., Any], **settings: Any) -> None:
+    await drain(bench.environ["TEST_SOCKET"], body, **settings)
+
+
+def hands_on(fn: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """A decorator that jobguard knows nothing of."""
+
+    @functools.wraps(fn)
+    async def run(*args: object) -> object:
+        return await fn(*args)
+
+    return run
 
 
 @pytest.mark.parametrize("key", [None, "{name}", ("name",), lambda context, name: name])
@@ -98,3 +94,49 @@ async def test_a_key_that_names_the_context_is_refused_before_the_worker_starts(
 
     with pytest.raises(InvalidValue, match=r"names 'context', which is no argument of the job.*has: name"):
         await work(bench, task)
+
+
+@pytest.mark.parametrize("key", ["{context}", None])
+async def test_a_key_that_is_only_the_context_leaves_a_letter_where_it_is_found_out_late(
+    bench: Bench, key: str | None
+) -> None:
+    """Below a foreign decorator nobody knows how a task is called before it is."""
+
+    @hands_on
+    @deduplicated(key=key)
+    @dead_letter
+    async def task(context: dict[str, Any]) -> None: ...
+
+    await bench.enqueue("task")
+    await work(bench, task)
+    [letter] = await bench.letters()
+    assert letter.error_type == "jobguard.errors.KeyNotEncodable"
+
+
+@pytest.mark.parametrize("between", [hands_on, lambda fn: fn], ids=["foreign decorator", "direct"])
+async def test_a_job_that_is_aborted_between_two_runs_frees_its_key(
+    bench: Bench, between: Callable[[Any], Any]
+) -> None:
+    """It has the key that its run had found, with another name for the context too."""
+    ran: list[str] = []
+
+    @between
+    @deduplicated
+    @retrying(attempts=3, backoff=constant(300))
+    async def task(_c: dict[str, Any], name: str) -> None:
+        ran.append(name)
+        if len(ran) == 1:
+            raise ValueError(name)
+
+    job = await bench.enqueue("task", "a")
+    serving = asyncio.create_task(work(bench, task, burst=False, allow_abort_jobs=True))
+    await wait_until(lambda: ran)
+    await wait_until(lambda: bench.pool.exists(f"arq:retry:{job.job_id}"))
+    with suppress(asyncio.CancelledError):
+        await job.abort(timeout=20, poll_delay=0.03)
+    assert await wait_until(lambda: job.result_info())
+    again = await bench.enqueue("task", "a")
+    await wait_until(lambda: again.result_info())
+    assert ran == ["a", "a"]
+    serving.cancel()
+    await asyncio.wait({serving})

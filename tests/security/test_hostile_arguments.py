@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobguard import JobGuard, dead_letter, deduplicated, fallback
+from jobguard import JobGuard, canonical, dead_letter, deduplicated, fallback
 from jobguard.codec import LARGEST, Codec, preview, printable, redactor
 from jobguard.errors import EncodingTooLarge, JobGuardError, KeyNotEncodable, NotEncodable
 from jobguard.scalars import SCALARS
@@ -316,7 +317,7 @@ def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("make", SHARED.values(), ids=SHARED)
 @pytest.mark.parametrize("leaf", [None, (), "x" * 100_000], ids=["none", "empty", "text"])
 def test_a_key_of_what_has_no_end_is_refused_at_once(make: Any, leaf: object) -> None:
-    """Each object is looked into once (for that it is there, and for what it is), however often it is met."""
+    """What is met again is looked into again only where it is large, and so not often."""
 
     @deduplicated
     async def task(value: object) -> None: ...
@@ -324,7 +325,25 @@ def test_a_key_of_what_has_no_end_is_refused_at_once(make: Any, leaf: object) ->
     make_key = task.__jobguard__.make_key  # type: ignore[attr-defined]
     with pytest.raises(KeyNotEncodable, match="is too large: with it, more than 16777216 bytes"):
         make_key((doubled(make, leaf),), {})
-    assert Looks.count <= 2 * 30
+    assert Looks.count <= 5 * canonical.LARGEST // canonical.REMEMBERED
+
+
+def test_what_is_deep_is_not_remembered_once_for_each_level() -> None:
+    """The key of a large text in many lists takes a few times its size, not once for each list."""
+
+    @deduplicated
+    async def task(value: object) -> None: ...
+
+    value: object = "x" * 1_000_000
+    for _ in range(50):
+        value = [value]
+    tracemalloc.start()
+    try:
+        task.__jobguard__.make_key((value,), {})  # type: ignore[attr-defined]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10 * 1_000_000
 
 
 def test_an_object_that_is_met_twice_is_in_a_key_as_two_equal_ones_are() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -42,7 +43,8 @@ class WorkerFunction:
         task: its guard, also one under foreign decorators; None = it keeps ARQ's own behaviour.
         terms: what the worker's settings lay down for it.
         cron: ARQ started it by the clock.
-        parameters: the names of its parameters, but for the first, which ARQ fills whatever its name.
+        parameters: the names of what it is called with, but for the first, which ARQ fills whatever its
+            name. A foreign decorator may call the task below it with anything else.
     """
 
     name: str
@@ -53,7 +55,29 @@ class WorkerFunction:
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parameters", parameters_of(partial(self.call, None)))
+        if self.task is not None and self.task.wrapper is self.call:
+            names = parameters_of(partial(self.task.fn, None))
+        else:
+            names = parameters_of(partial(self.call, None), below=False)
+        object.__setattr__(self, "parameters", names)
+
+    def digests(self, job: AbortedUnseen) -> list[str]:
+        """Whatever the key of a job may be: a foreign decorator may hand the context on to the task, or not.
+
+        None where it has none. Raises what a key function does.
+        """
+        task = self.task
+        if task is None or task.make_key is None:
+            return []
+        below: list[tuple[Task, tuple[object, ...]]] = [(task, ({}, *job.args))]
+        if task.wrapper is not self.call and not task.takes_context:
+            below = [(task, job.args), (task.given_context(), ({}, *job.args))]
+        found: list[str] = []
+        for each, args in below:
+            with suppress(TypeError):  # it is not called like this
+                if each.make_key is not None:
+                    found.append(each.make_key(args, job.kwargs).digest)
+        return found
 
 
 class Endings:
@@ -162,12 +186,10 @@ class Endings:
 
     async def _aborted_unseen(self, job: AbortedUnseen, ref: JobRef) -> None:
         entry = self._functions.get(job.task)
-        task: Task | None = None if entry is None else entry.task
-        if task is None:
+        if entry is None or entry.task is None:
             await self._abandoned(job.replay, ref.identity)
             return
-        own = letter_id(ref.identity)
-        digest = own if task.make_key is None else task.make_key(({}, *job.args), job.kwargs).digest
+        digest = await self._held(entry.digests(job) or [letter_id(ref.identity)], ref.identity)
         settlement = Settlement(
             key=self._guard.runtime.record_key(digest),
             owner=ref.identity,
@@ -178,6 +200,15 @@ class Endings:
             keep=DAY,
         )
         await self.aborted(settlement, job.task, job.replay)
+
+    async def _held(self, digests: Sequence[str], identity: str) -> str:
+        """Which of some keys a job has; the first if it has none yet."""
+        store, runtime = self._guard.store, self._guard.runtime
+        for digest in digests[1:]:
+            record = await store.look_up(runtime.record_key(digest))
+            if record is not None and record.owner == identity:
+                return digest
+        return digests[0]
 
     async def _persist(self, write: Callable[[], Awaitable[T]], failed: Callable[[StoreError], None]) -> T:
         """Write what no later run will, trying for as long as a lease lasts."""
