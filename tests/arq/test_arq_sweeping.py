@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -469,3 +471,23 @@ def test_an_interval_that_is_none_is_refused(sweep: Any, error: type[Exception])
 
     with pytest.raises(error, match="sweep"):
         protect({"functions": [task]}, sweep=sweep)
+
+
+async def test_a_sweep_ends_with_its_worker_though_a_cancellation_is_swallowed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asyncio.wait_for` of Python 3.11 can do, in which redis-py 8 writes."""
+    sweeping_now = sweeper(bench)
+    begun = asyncio.Event()
+
+    async def deaf(self: Sweeper) -> float:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+        return 600.0
+
+    monkeypatch.setattr(Sweeper, "turn", deaf)
+    sweeping_now.start()
+    await begun.wait()
+    async with asyncio.timeout(20):
+        await sweeping_now.aclose()

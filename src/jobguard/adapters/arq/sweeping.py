@@ -17,7 +17,7 @@ from arq.jobs import Deserializer
 
 from jobguard.adapters.arq.delivery import NO_EXPIRY, is_given
 from jobguard.adapters.arq.incoming import enqueued_ms
-from jobguard.adapters.arq.outages import shown
+from jobguard.adapters.arq.outages import end, shown
 from jobguard.adapters.arq.replay import PAYLOAD_LIFE_MS
 from jobguard.adapters.arq.scripts import load, run_script
 from jobguard.events import StoreFailed
@@ -106,8 +106,7 @@ class Sweeper:
     async def aclose(self) -> None:
         """Stop, also in the middle of a sweep: the right to it ends by itself, and another begins anew."""
         if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait({self._work})
+            await end(self._work)
 
     async def _go_on(self) -> None:
         while True:
